@@ -1,0 +1,1 @@
+"""Contrastive reinforcement learning: right, fast and pleasant."""

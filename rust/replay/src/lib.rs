@@ -1,0 +1,1 @@
+//! A lock-free trajectory buffer with exact truncated-geometric future-goal sampling.

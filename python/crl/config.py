@@ -1,0 +1,297 @@
+"""Every setting of a training run: one frozen dataclass from which `--help`, the config file and the table at start are made.
+
+A setting left at `AUTO` is filled by `resolve`, in this order of precedence: what the user set, the preset (a publication's
+values), the recipe of the environment (values measured to learn it well), the sizes that suit the device, the published default.
+"""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from crl.errors import ConfigError, MissingExtraError, nearest
+from crl.presets import DEVICE_SIZES, PRESETS, RECIPES
+
+AUTO: Any = None
+"""Marks a setting that the preset, the environment's recipe or the device decides."""
+
+
+def _setting(
+    default: Any,
+    group: str,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    limits = {"choices": choices, "above": above, "at_least": at_least, "at_most": at_most}
+    return field(default=default, metadata={"group": group, "help": help, **limits})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of one run. Steps are environment steps summed over all worlds unless said otherwise.
+
+    Raises:
+        ConfigError: from `validate` and `resolve`, naming the setting, what was expected and what came.
+    """
+
+    env: str = _setting("ant_u_maze", "Task", "Environment to learn (see `crl envs`).")
+    eval_env: str = _setting(AUTO, "Task", "Environment to evaluate on, such as a far-goal `_eval` layout. [the same]")
+    preset: str = _setting(
+        "default", "Task", "Settings of a publication, or `quick`.", choices=("default", *PRESETS)
+    )
+
+    depth: int = _setting(
+        AUTO, "Networks", "Dense layers in the residual blocks of all three networks; a multiple of 4.", at_least=1
+    )
+    actor_depth: int = _setting(AUTO, "Networks", "Depth of the actor alone. [depth]", at_least=1)
+    critic_depth: int = _setting(AUTO, "Networks", "Depth of the two critic encoders alone. [depth]", at_least=1)
+    width: int = _setting(256, "Networks", "Units of every hidden layer.", at_least=1)
+    network: str = _setting(
+        AUTO, "Networks", "Residual network with LayerNorm, or JaxGCRL's plain MLP.", choices=("residual", "mlp")
+    )
+    representation_dim: int = _setting(64, "Networks", "Dimensions of the representations phi and psi.", at_least=1)
+
+    energy: str = _setting(
+        "norm", "Objective", "Similarity of phi(s, a) and psi(g).", choices=("norm", "l2", "dot", "cosine")
+    )
+    contrastive_loss: str = _setting(
+        "forward_infonce",
+        "Objective",
+        "Critic loss.",
+        choices=("forward_infonce", "backward_infonce", "symmetric_infonce", "binary_nce"),
+    )
+    logsumexp_penalty: float = _setting(0.1, "Objective", "Weight of the squared logsumexp.", at_least=0)
+    gamma: float = _setting(
+        AUTO, "Objective", "Discount: P(goal is k steps ahead) is proportional to gamma^k.", above=0, at_most=1
+    )
+    goals: str = _setting(
+        "geometric",
+        "Objective",
+        "How goals are drawn; `random` ignores the trajectory (an ablation that must not learn).",
+        choices=("geometric", "uniform", "final", "next", "random"),
+    )
+    target_entropy_scale: float = _setting(
+        0.5, "Objective", "Target entropy is minus this times the action dimensions.", at_least=0
+    )
+    learning_rate: float = _setting(3e-4, "Objective", "Adam step size of actor, critic and temperature.", above=0)
+    batch_size: int = _setting(AUTO, "Objective", "Rows in a batch; the others' goals are the negatives.", at_least=2)
+
+    total_env_steps: int = _setting(AUTO, "Schedule", "Environment steps of the whole run.", at_least=1)
+    num_envs: int = _setting(AUTO, "Schedule", "Worlds simulated in parallel.", at_least=1)
+    unroll_length: int = _setting(AUTO, "Schedule", "Steps per world in one collecting round.", at_least=1)
+    updates_per_collect: int = _setting(AUTO, "Schedule", "Updates after each collecting round.", at_least=1)
+    learning_starts: int = _setting(
+        AUTO, "Schedule", "Environment steps collected before the first update.", at_least=0
+    )
+    buffer_capacity: int = _setting(AUTO, "Schedule", "Rows kept in the replay buffer, all worlds together.", at_least=2)
+    asynchronous: bool = _setting(
+        False, "Schedule", "Collect the next round while learning from the last ones; the ratio is held."
+    )
+
+    eval_interval: int = _setting(
+        AUTO, "Evaluation", "Environment steps between evaluations; each also writes a checkpoint.", at_least=1
+    )
+    num_eval_episodes: int = _setting(AUTO, "Evaluation", "Episodes per evaluation, each in a world of its own.", at_least=1)
+    num_action_candidates: int = _setting(
+        1, "Evaluation", "Act by the best of K sampled actions under the critic; 1 is the actor alone.", at_least=1
+    )
+
+    seed: int = _setting(0, "Machine", "Seed of everything random.", at_least=0, at_most=2**32 - 1)
+    device: str = _setting("auto", "Machine", "`auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.")
+    precision: str = _setting(
+        "float32", "Machine", "Matrix products: full, TF32 or bfloat16.", choices=("float32", "tf32", "bf16")
+    )
+    num_threads: int = _setting(AUTO, "Machine", "CPU threads of physics and of PyTorch. [cores]", at_least=1)
+
+    run_dir: str = _setting(AUTO, "Run", "Directory for the run; must be new. [runs/ENV-dDEPTH-sSEED-DATE]")
+    keep_checkpoints: int = _setting(2, "Run", "Newest checkpoints to keep.", at_least=1)
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            check(setting, getattr(self, setting.name))
+
+
+SETTINGS: Mapping[str, "dataclasses.Field[Any]"] = types.MappingProxyType(
+    {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
+)
+_TYPES = get_type_hints(TrainConfig)
+_FILE_KEYS = {"async": "asynchronous"}
+"""`async` is a keyword in Python, so the attribute has the long name; files and flags have the short one."""
+
+
+def setting_type(name: str) -> type:
+    """The Python type of setting `name`: bool, int, float or str."""
+    return _TYPES[name]  # type: ignore[no-any-return]
+
+
+def file_key(name: str) -> str:
+    """The key of setting `name` in files and, with dashes, on the command line."""
+    return next((key for key, target in _FILE_KEYS.items() if target == name), name)
+
+
+def check(setting: "dataclasses.Field[Any]", value: Any) -> None:
+    """Raise ConfigError unless `value` is AUTO (where that is the default) or within the setting's type and limits."""
+    if value is AUTO and setting.default is AUTO:
+        return
+    name, kind, limits = file_key(setting.name), setting_type(setting.name), setting.metadata
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{name} must be of type {kind.__name__}, got {value!r}.")
+    if limits["choices"] and value not in limits["choices"]:
+        hint = nearest(value, limits["choices"])
+        raise ConfigError(f"{name} must be one of {', '.join(limits['choices'])}; got {value!r}.{hint}")
+    if kind is not float and kind is not int:
+        return
+    for limit, holds, words in (
+        ("above", lambda bound: value > bound, "greater than"),
+        ("at_least", lambda bound: value >= bound, "at least"),
+        ("at_most", lambda bound: value <= bound, "at most"),
+    ):
+        if limits[limit] is not None and not holds(limits[limit]):
+            raise ConfigError(f"{name} must be {words} {limits[limit]:g}, got {value!r}.")
+
+
+def from_mapping(values: Mapping[Any, Any], *, origin: str = "the configuration") -> TrainConfig:
+    """A TrainConfig from a mapping with the keys of a config file.
+
+    Raises:
+        ConfigError: on an unknown key (naming the nearest one) or a value out of its type or limits.
+    """
+    keys = [file_key(name) for name in SETTINGS]
+    settings = {}
+    for key, value in values.items():
+        if key not in keys:
+            raise ConfigError(f"{origin} has an unknown key {key!r}.{nearest(str(key), keys)}")
+        settings[_FILE_KEYS.get(key, key)] = value
+    try:
+        return TrainConfig(**settings)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def to_mapping(config: TrainConfig) -> dict[str, Any]:
+    """The inverse of `from_mapping`: plain values under file keys, in the order of the settings."""
+    return {file_key(name): getattr(config, name) for name in SETTINGS}
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise MissingExtraError('reading settings from YAML needs: pip install "crl[train]"') from None
+    return yaml
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The mapping in YAML file `path`. Values such as 3e-4, which YAML 1.1 reads as text, become numbers.
+
+    Raises:
+        ConfigError: when the file cannot be read, is not YAML, or is not a mapping of settings.
+    """
+    yaml = _yaml()
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"config file {path} must hold a mapping of settings, got {type(values).__name__}.")
+    for key, value in values.items():
+        if isinstance(value, str) and _TYPES.get(key) in (int, float):
+            try:
+                number = float(value)
+            except ValueError:
+                continue
+            values[key] = int(number) if _TYPES[key] is int and number.is_integer() else number
+    from_mapping(values, origin=f"config file {path}")
+    return values
+
+
+def write(config: TrainConfig, path: str | Path) -> None:
+    """Write `config` to `path` as YAML that `read_settings` reads back to the same values."""
+    Path(path).write_text(_yaml().safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config without AUTO settings (but `run_dir`), and for each setting the reason for its value."""
+
+    config: TrainConfig
+    sources: Mapping[str, str]
+
+
+def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
+    """Fill every AUTO setting of `config` for `device` ("cpu", "cuda" or "cuda:N"), as the module's docstring says.
+
+    Raises:
+        ConfigError: on an unknown environment, an impossible depth, or sizes that contradict each other.
+    """
+    from crl import envs
+
+    values = {name: getattr(config, name) for name in SETTINGS}
+    sources = {
+        name: "default" if values[name] == setting.default else "set" for name, setting in SETTINGS.items()
+    }
+
+    def fill(settings: Mapping[str, Any], source: str) -> None:
+        for name, value in settings.items():
+            if values[name] is AUTO:
+                values[name], sources[name] = value, source
+
+    values["env"] = envs.spec(config.env).name
+    values["eval_env"] = values["env"] if config.eval_env is AUTO else envs.spec(config.eval_env).name
+    values["device"] = device
+    if config.preset != "default":
+        fill(PRESETS[config.preset], f"preset {config.preset}")
+    fill(RECIPES.get(values["env"], {}), f"recipe {values['env']}")
+    kind = "cpu" if device == "cpu" else "cuda"
+    fill(DEVICE_SIZES[kind], f"sizes for {kind}")
+    fill({"actor_depth": values["depth"], "critic_depth": values["depth"]}, "depth")
+    fill({"num_threads": num_cores}, "cores")
+    resolved = TrainConfig(**values)
+    _check_together(resolved)
+    return Resolved(resolved, sources)
+
+
+def _check_together(config: TrainConfig) -> None:
+    from crl import envs
+
+    if config.network == "residual":
+        for name in ("depth", "actor_depth", "critic_depth"):
+            check_depth(getattr(config, name), name)
+    if config.buffer_capacity < 2 * config.num_envs:
+        raise ConfigError(
+            f"buffer_capacity must hold at least 2 rows for each of the {config.num_envs} worlds "
+            f"({2 * config.num_envs}), got {config.buffer_capacity}."
+        )
+    if config.learning_starts > config.total_env_steps:
+        raise ConfigError(
+            f"learning_starts ({config.learning_starts}) is beyond total_env_steps ({config.total_env_steps}): "
+            "no update would ever be made."
+        )
+    train, evaluation = envs.spec(config.env), envs.spec(config.eval_env)
+    for name in ("observation_dim", "goal_dim", "action_dim"):
+        if getattr(train, name) != getattr(evaluation, name):
+            raise ConfigError(
+                f"eval_env {config.eval_env} has {name} {getattr(evaluation, name)}, "
+                f"but env {config.env} has {getattr(train, name)}: choose layouts of one robot."
+            )
+
+
+def check_depth(depth: int, name: str = "depth") -> None:
+    """Raise ConfigError unless `depth` is a positive multiple of 4, naming the nearest valid ones."""
+    if depth < 4 or depth % 4:
+        below, above = depth // 4 * 4, depth // 4 * 4 + 4
+        near = f"{below} or {above}" if below >= 4 else "4"
+        raise ConfigError(
+            f"{name} must be a positive multiple of 4 (a residual block has 4 layers), got {depth}; nearest: {near}."
+        )

@@ -1,0 +1,376 @@
+"""The learner: three networks, one temperature, one optimizer, and `update`.
+
+Letters: B rows of a batch, N rows to act on, O observation, G goal, A action, R representation.
+"""
+
+import copy
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from crl import losses
+from crl.networks import Actor, build_network, squash
+
+Array = Tensor | NDArray[Any]
+
+
+class Spec(Protocol):
+    """The sizes of an environment that the agent needs."""
+
+    @property
+    def observation_dim(self) -> int: ...
+    @property
+    def goal_dim(self) -> int: ...
+    @property
+    def action_dim(self) -> int: ...
+
+
+class Config(Protocol):
+    """The settings the agent reads; `crl.TrainConfig`, once resolved, has them all."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def actor_depth(self) -> int: ...
+    @property
+    def critic_depth(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def representation_dim(self) -> int: ...
+    @property
+    def network(self) -> str: ...
+    @property
+    def energy(self) -> str: ...
+    @property
+    def contrastive_loss(self) -> str: ...
+    @property
+    def logsumexp_penalty(self) -> float: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def target_entropy_scale(self) -> float: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def num_action_candidates(self) -> int: ...
+
+
+class Batch(Protocol):
+    """Rows to learn from: observation (B, O), action (B, A), goal (B, G), where goal i is a future of row i."""
+
+    @property
+    def observation(self) -> Array: ...
+    @property
+    def action(self) -> Array: ...
+    @property
+    def goal(self) -> Array: ...
+
+
+class Networks(nn.Module):
+    """The actor, phi(s, a) and psi(g): all the weights that acting and learning share."""
+
+    def __init__(self, spec: Spec, config: Config, generator: torch.Generator) -> None:
+        super().__init__()
+        o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
+        width, depth = config.width, config.critic_depth
+        self.actor = Actor(o, g, a, width, config.actor_depth, config.network, generator=generator)
+        self.state_action_encoder = build_network(config.network, o + a, r, width, depth, generator)
+        self.goal_encoder = build_network(config.network, g, r, width, depth, generator)
+
+    def critic_parameters(self) -> Iterator[nn.Parameter]:
+        yield from self.state_action_encoder.parameters()
+        yield from self.goal_encoder.parameters()
+
+
+class Policy:
+    """Actions from one set of weights: the agent's own, or a copy that another thread acts on.
+
+    Made by `Agent.policy()`. A copy keeps its weights until `refresh()`, whatever the learner does meanwhile.
+    """
+
+    def __init__(
+        self, networks: Networks, spec: Spec, config: Config, numerics: "Numerics", generator: torch.Generator
+    ) -> None:
+        self._networks = networks
+        self._spec = spec
+        self._energy = config.energy
+        self._num_candidates = config.num_action_candidates
+        self._numerics = numerics
+        self._generator = generator
+        self._source: Agent | None = None
+
+    @torch.no_grad()
+    def act(self, observation: Array, goal: Array, deterministic: bool = False) -> Tensor:
+        """The actions to take: observation (N, O), goal (N, G), NumPy or torch -> (N, A) in [-1, 1] on the device.
+
+        One candidate: a sample of the policy, or its mode where `deterministic`. K > 1 candidates: K samples, of which
+        the critic's favourite is taken; candidates are sampled even where `deterministic`, as best-of-K is published.
+        Every call draws fresh noise from the acting generator, never torch's global one.
+
+        Raises:
+            ValueError: an argument is not (N, dim), or the two differ in N.
+        """
+        o = self._numerics.rows("observation", observation, self._spec.observation_dim)
+        g = self._numerics.rows("goal", goal, self._spec.goal_dim)
+        _check_same_rows(observation=o, goal=g)
+        with self._numerics.network_precision():
+            mean, log_std = self._networks.actor(o, g)
+        if deterministic and self._num_candidates == 1:
+            return torch.tanh(mean)
+        k, n = self._num_candidates, len(o)
+        noise = torch.randn((n, k, mean.shape[-1]), generator=self._generator, device=mean.device)
+        action, _ = squash(mean[:, None], log_std[:, None], noise)
+        if k == 1:
+            return action[:, 0]
+        return action[torch.arange(n, device=action.device), self._score(o, g, action).argmax(1)]
+
+    def _score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
+        """The critic's energy of every candidate: (N, O), (N, G), (N, K, A) -> (N, K)."""
+        n, k, _ = action.shape
+        pairs = torch.cat((observation[:, None].expand(n, k, -1), action), -1).flatten(0, 1)
+        with self._numerics.network_precision():
+            phi = self._networks.state_action_encoder(pairs)
+            psi = self._networks.goal_encoder(goal)
+        return losses.energy(phi.float().view(n, k, -1), psi.float()[:, None], self._energy)
+
+    def refresh(self) -> None:
+        """Copy the learner's present weights. Safe beside a running `update`: never half of one update's step."""
+        if self._source is not None:
+            self._source._copy_weights_to(self._networks)
+
+
+class Numerics:
+    """Where and in which precision things are computed; arrays on their way to the device."""
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        if precision not in ("float32", "tf32", "bf16"):
+            raise ValueError(f"precision must be one of float32, tf32, bf16, got {precision!r}")
+        self.device = device
+        self.precision = precision
+
+    def network_precision(self) -> torch.autocast:
+        """Context of every network call; energies, log-probabilities and losses stay outside of it, in float32.
+
+        float32 and tf32 choose how CUDA multiplies float32 matrices (a setting of the process, other devices always
+        multiply in full); bf16 autocasts, over float32 weights.
+        """
+        if self.device.type == "cuda":
+            torch.backends.cuda.matmul.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def rows(self, name: str, array: Array, dim: int) -> Tensor:
+        """`array` as a float32 tensor (rows, dim) on the device."""
+        if not isinstance(array, Tensor):
+            array = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        if array.ndim != 2 or array.shape[1] != dim:
+            raise ValueError(f"{name} must have shape (rows, {dim}), got {tuple(array.shape)}")
+        return array.to(self.device, torch.float32, non_blocking=True)
+
+
+class Agent:
+    """Contrastive RL's learner (docs/algorithm.md): `update` learns from a batch, `act` acts.
+
+    Args:
+        spec: observation_dim, goal_dim, action_dim.
+        config: a resolved `crl.TrainConfig`, or anything with the attributes of `Config`.
+        device: of weights, updates and actions. The same seed gives the same weights on every device.
+    Raises:
+        ValueError: a size, depth, kind or precision that does not exist.
+    """
+
+    def __init__(self, spec: Spec, config: Config, device: str | torch.device = "cpu") -> None:
+        losses.check_energy(config.energy)
+        losses.check_contrastive_loss(config.contrastive_loss)
+        if config.num_action_candidates < 1:
+            raise ValueError(f"num_action_candidates must be at least 1, got {config.num_action_candidates}")
+        self.spec, self.config, self.device = spec, config, torch.device(device)
+        self._numerics = Numerics(self.device, config.precision)
+        seeds = torch.Generator().manual_seed(config.seed)
+        update_seed, act_seed = torch.randint(2**62, (2,), generator=seeds).tolist()
+        # Two streams, so that learning and acting may run in two threads and still be reproducible.
+        self._update_generator = torch.Generator(self.device).manual_seed(update_seed)
+        self._act_generator = torch.Generator(self.device).manual_seed(act_seed)
+        self.networks = Networks(spec, config, seeds).to(self.device)
+        self.log_alpha = nn.Parameter(torch.zeros((), device=self.device))
+        self.target_entropy = -config.target_entropy_scale * spec.action_dim
+        # Adam works element by element, so one optimizer for everything is the published three.
+        self.optimizer = torch.optim.Adam(
+            [*self.networks.parameters(), self.log_alpha],
+            lr=config.learning_rate,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            fused=True,
+        )
+        self._start_adam()
+        self._weights_lock = threading.Lock()
+        self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator)
+
+    def _start_adam(self) -> None:
+        """Create Adam's state now rather than at the first step, so that a checkpoint always has the same keys."""
+        for parameter in self._named_parameters().values():
+            self.optimizer.state[parameter] = {
+                "step": torch.zeros((), device=self.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of actor, temperature and critic on one batch; never waits for the device.
+
+        All gradients are taken at the present weights, then one Adam step moves them: just the published order
+        (actor and temperature against the current critic, then the critic), as the critic's loss does not
+        involve the actor.
+
+        Args:
+            batch: observation (B, O), action (B, A), goal (B, G), torch or NumPy.
+        Returns:
+            the `train/...` metrics as 0-d tensors on the device, measured before the step.
+        Raises:
+            ValueError: an array of another shape, naming it.
+        """
+        config, spec, net = self.config, self.spec, self.networks
+        observation = self._numerics.rows("batch.observation", batch.observation, spec.observation_dim)
+        action = self._numerics.rows("batch.action", batch.action, spec.action_dim)
+        goal = self._numerics.rows("batch.goal", batch.goal, spec.goal_dim)
+        _check_same_rows(observation=observation, action=action, goal=goal)
+        noise = torch.randn(action.shape, generator=self._update_generator, device=self.device)
+        alpha = self.log_alpha.detach().exp()
+        self.optimizer.zero_grad()
+
+        with self._numerics.network_precision():
+            psi = net.goal_encoder(goal).float()
+            mean, log_std = net.actor(observation, goal)
+        sampled_action, log_prob = squash(mean, log_std, noise)
+        with self._numerics.network_precision(), _frozen(net.state_action_encoder):
+            sampled_phi = net.state_action_encoder(torch.cat((observation, sampled_action), -1)).float()
+        q = losses.energy(sampled_phi, psi.detach(), config.energy)
+        actor_loss = losses.actor_loss(log_prob, q, alpha)
+        alpha_loss = losses.temperature_loss(self.log_alpha, log_prob, self.target_entropy)
+        # Two backward passes: the actor's activations are freed before the critic's exist.
+        torch.autograd.backward((actor_loss, alpha_loss))
+
+        with self._numerics.network_precision():
+            phi = net.state_action_encoder(torch.cat((observation, action), -1)).float()
+        logits = losses.pairwise_energy(phi, psi, config.energy)
+        critic_loss = losses.contrastive_loss(logits, config.contrastive_loss)
+        critic_loss = critic_loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits)
+        critic_loss.backward()  # type: ignore[no-untyped-call]
+
+        with torch.no_grad():
+            metrics = {
+                "train/critic_loss": critic_loss.detach(),
+                "train/actor_loss": actor_loss.detach(),
+                "train/alpha": alpha,
+                "train/alpha_loss": alpha_loss.detach(),
+                "train/entropy": -log_prob.mean(),
+                **losses.logit_statistics(logits.detach()),
+                "train/critic_grad_norm": _grad_norm(net.critic_parameters()),
+                "train/actor_grad_norm": _grad_norm(net.actor.parameters()),
+                "train/representation_norm_state_action": torch.linalg.vector_norm(phi, dim=-1).mean(),
+                "train/representation_norm_goal": torch.linalg.vector_norm(psi, dim=-1).mean(),
+            }
+        with self._weights_lock:
+            self.optimizer.step()
+        return metrics
+
+    def act(self, observation: Array, goal: Array, deterministic: bool = False) -> Tensor:
+        """The actions of the present weights: see `Policy.act`."""
+        return self._policy.act(observation, goal, deterministic)
+
+    def policy(self, generator: torch.Generator | None = None) -> Policy:
+        """A copy of the present weights to act on while this agent goes on learning, in another thread if wished.
+
+        Args:
+            generator: source of its noise, on the agent's device. None: the agent's own acting generator, whose
+                position is part of `state_dict`; give evaluation one of its own to leave collecting undisturbed.
+        """
+        with self._weights_lock:
+            networks = copy.deepcopy(self.networks).requires_grad_(False)
+        policy = Policy(networks, self.spec, self.config, self._numerics, generator or self._act_generator)
+        policy._source = self
+        return policy
+
+    def _copy_weights_to(self, networks: Networks) -> None:
+        with self._weights_lock, torch.no_grad():
+            for mine, theirs in zip(self.networks.parameters(), networks.parameters(), strict=True):
+                theirs.copy_(mine, non_blocking=True)
+
+    def _named_parameters(self) -> dict[str, nn.Parameter]:
+        return {**dict(self.networks.named_parameters()), "log_alpha": self.log_alpha}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that the next update depends on, as a flat dict of contiguous tensors.
+
+        Weights by layer name, `log_alpha`, Adam's moments under `adam.exp_avg.` and `adam.exp_avg_sq.`, `adam.step`, and
+        the states of both random generators (uint8). A copy: later updates leave it as it is.
+        """
+        with self._weights_lock:
+            return {name: tensor.detach().clone().contiguous() for name, tensor in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state`, bit for bit. Nothing is changed unless all of it fits.
+
+        Raises:
+            ValueError: keys missing or unknown, or a tensor of another shape or dtype; names them.
+        """
+        mine = self._state()
+        _check_state(mine, state)
+        with self._weights_lock, torch.no_grad():
+            for name, tensor in mine.items():
+                tensor.copy_(state[name])
+            for adam in self.optimizer.state.values():
+                adam["step"].copy_(state["adam.step"])
+        self._update_generator.set_state(state["generator.update"].cpu())
+        self._act_generator.set_state(state["generator.act"].cpu())
+
+    def _state(self) -> dict[str, Tensor]:
+        parameters = self._named_parameters()
+        adam = {name: self.optimizer.state[parameter] for name, parameter in parameters.items()}
+        return {
+            **parameters,
+            **{f"adam.{key}.{name}": adam[name][key] for key in ("exp_avg", "exp_avg_sq") for name in parameters},
+            "adam.step": adam["log_alpha"]["step"],  # one count: all parameters step together
+            "generator.update": self._update_generator.get_state(),
+            "generator.act": self._act_generator.get_state(),
+        }
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Calls of `module` inside pass gradients through to their input, none to the weights."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+def _grad_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The 2-norm of all gradients as one vector."""
+    return nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+
+
+def _check_same_rows(**tensors: Tensor) -> None:
+    if len({len(t) for t in tensors.values()}) != 1:
+        raise ValueError("rows differ: " + ", ".join(f"{name} has {len(t)}" for name, t in tensors.items()))
+
+
+def _check_state(mine: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    problems = [f"missing {name}" for name in mine if name not in given]
+    problems += [f"unknown {name}" for name in given if name not in mine]
+    for name in mine.keys() & given.keys():
+        expected, got = mine[name], given[name]
+        if (expected.shape, expected.dtype) != (got.shape, got.dtype):
+            problems.append(
+                f"{name}: expected {tuple(expected.shape)} {expected.dtype}, got {tuple(got.shape)} {got.dtype}"
+            )
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise ValueError("state does not fit this agent: " + "; ".join(sorted(problems)[:5]) + more)

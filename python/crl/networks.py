@@ -1,0 +1,179 @@
+"""One residual network, three uses, and the tanh-Gaussian head of the actor.
+
+Letters: B rows, O observation, G goal, A action, R representation, W width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crl.losses import tanh_gaussian_log_prob
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+LAYERS_PER_BLOCK = 4
+
+
+def dense(in_dim: int, out_dim: int, generator: torch.Generator | None = None) -> nn.Linear:
+    """A linear layer with weights uniform in +-1/sqrt(in_dim) and zero biases, drawn from `generator` alone."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_dim, out_dim)
+    bound = 1 / math.sqrt(in_dim)
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Layer(nn.Module):
+    """Dense -> LayerNorm -> swish: (B, in_dim) -> (B, W)."""
+
+    def __init__(self, in_dim: int, width: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.dense = dense(in_dim, width, generator)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.norm(self.dense(x)))
+
+
+class ResidualBlock(nn.Module):
+    """x + four layers of x: (B, W) -> (B, W). Nothing follows the addition."""
+
+    def __init__(self, width: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(Layer(width, width, generator) for _ in range(LAYERS_PER_BLOCK)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)  # type: ignore[no-any-return]
+
+
+class ResidualMLP(nn.Module):
+    """An input layer, depth/4 residual blocks, a linear output ("1000 Layer Networks for Self-Supervised RL").
+
+    `depth` counts the dense layers inside blocks, as the publication does; there are depth + 2 in all. The output is
+    neither normalised nor activated.
+
+    Args:
+        in_dim, out_dim: (B, in_dim) -> (B, out_dim).
+        depth: a positive multiple of 4.
+        generator: source of the initial weights; torch's global one if None.
+    Raises:
+        ValueError: a size below 1, or a depth that is no multiple of 4.
+    """
+
+    def __init__(
+        self, in_dim: int, out_dim: int, width: int = 256, depth: int = 4, *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        _check_sizes(in_dim=in_dim, out_dim=out_dim, width=width)
+        check_depth(depth)
+        self.input = Layer(in_dim, width, generator)
+        self.blocks = nn.Sequential(*(ResidualBlock(width, generator) for _ in range(depth // LAYERS_PER_BLOCK)))
+        self.output = dense(width, out_dim, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.blocks(self.input(x)))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    """`depth` x (Dense -> swish), then a linear output: the network of JaxGCRL's default agent.
+
+    Args and shapes as `ResidualMLP`; any depth from 1 on.
+    """
+
+    def __init__(
+        self, in_dim: int, out_dim: int, width: int = 256, depth: int = 2, *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        _check_sizes(in_dim=in_dim, out_dim=out_dim, width=width, depth=depth)
+        sizes = [in_dim] + [width] * (depth - 1)
+        self.hidden = nn.ModuleList(dense(size, width, generator) for size in sizes)
+        self.output = dense(width, out_dim, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.hidden:
+            x = F.silu(layer(x))
+        return self.output(x)  # type: ignore[no-any-return]
+
+
+NETWORKS: dict[str, type[ResidualMLP] | type[MLP]] = {"residual": ResidualMLP, "mlp": MLP}
+
+
+def build_network(
+    network: str, in_dim: int, out_dim: int, width: int, depth: int, generator: torch.Generator | None = None
+) -> ResidualMLP | MLP:
+    """The network called `network` ("residual" or "mlp")."""
+    if network not in NETWORKS:
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
+    return NETWORKS[network](in_dim, out_dim, width, depth, generator=generator)
+
+
+class Actor(nn.Module):
+    """A tanh-Gaussian policy: one network of observation and goal, whose output is split into mean and log std.
+
+    The log standard deviation is -5 + 3.5 (tanh(u) + 1), so within [-5, 2].
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        goal_dim: int,
+        action_dim: int,
+        width: int = 256,
+        depth: int = 4,
+        network: str = "residual",
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        _check_sizes(observation_dim=observation_dim, goal_dim=goal_dim, action_dim=action_dim)
+        self.action_dim = action_dim
+        self.network = build_network(network, observation_dim + goal_dim, 2 * action_dim, width, depth, generator)
+
+    def forward(self, observation: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, O), (B, G) -> mean and log std of the Gaussian before the tanh, (B, A) each.
+
+        Both are at least float32, whatever the network computed in: a log-probability in bf16 would be noise.
+        """
+        output = self.network(torch.cat((observation, goal), -1))
+        if output.dtype in (torch.bfloat16, torch.float16):
+            output = output.float()
+        mean, raw = output.chunk(2, -1)
+        return mean, LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (raw.tanh() + 1)
+
+    def sample(self, observation: Tensor, goal: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, O), (B, G), noise (B, A) -> action (B, A) in [-1, 1] and its log-probability (B,), both reparameterised.
+
+        `noise` is standard normal; drawn from torch's global generator if None.
+        """
+        mean, log_std = self(observation, goal)
+        return squash(mean, log_std, torch.randn_like(mean) if noise is None else noise)
+
+    def mode(self, observation: Tensor, goal: Tensor) -> Tensor:
+        """(B, O), (B, G) -> the deterministic action tanh(mean), (B, A)."""
+        mean, _ = self(observation, goal)
+        return torch.tanh(mean)
+
+
+def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The action tanh(mean + exp(log_std) noise) (..., A) and its log-probability (...)."""
+    pre_tanh = mean + log_std.exp() * noise
+    return torch.tanh(pre_tanh), tanh_gaussian_log_prob(pre_tanh, log_std, noise)
+
+
+def check_depth(depth: int) -> None:
+    """Refuse a depth that is not a positive multiple of 4, naming the nearest that are."""
+    if depth > 0 and depth % LAYERS_PER_BLOCK == 0:
+        return
+    below = depth // LAYERS_PER_BLOCK * LAYERS_PER_BLOCK
+    nearest = f"{below} and {below + LAYERS_PER_BLOCK}" if below > 0 else f"{LAYERS_PER_BLOCK}"
+    raise ValueError(
+        f"depth must be a positive multiple of {LAYERS_PER_BLOCK} (four dense layers a residual block), got {depth}; "
+        f"nearest valid: {nearest}"
+    )
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")

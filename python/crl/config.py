@@ -1,7 +1,8 @@
-"""Every setting of a training run: one frozen dataclass from which `--help`, the config file and the table at start are made.
+"""Every setting of a training run: one frozen dataclass makes `--help`, the config file and the table at start.
 
-A setting left at `AUTO` is filled by `resolve`, in this order of precedence: what the user set, the preset (a publication's
-values), the recipe of the environment (values measured to learn it well), the sizes that suit the device, the published default.
+A setting left at `AUTO` is filled by `resolve`, in this order of precedence: what the user set, the preset (a
+publication's values), the recipe of the environment (values measured to learn it well), the sizes that suit the
+device, the published default.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from crl.errors import ConfigError, MissingExtraError, nearest
-from crl.presets import DEVICE_SIZES, PRESETS, RECIPES
+from crl.presets import PRESETS, RECIPES, device_sizes
 
 AUTO: Any = None
 """Marks a setting that the preset, the environment's recipe or the device decides."""
@@ -41,10 +42,8 @@ class TrainConfig:
     """
 
     env: str = _setting("ant_u_maze", "Task", "Environment to learn (see `crl envs`).")
-    eval_env: str = _setting(AUTO, "Task", "Environment to evaluate on, such as a far-goal `_eval` layout. [the same]")
-    preset: str = _setting(
-        "default", "Task", "Settings of a publication, or `quick`.", choices=("default", *PRESETS)
-    )
+    eval_env: str = _setting(AUTO, "Task", "Environment to evaluate on, such as a far-goal layout. [env]")
+    preset: str = _setting("default", "Task", "Settings of a publication, or `quick`.", choices=("default", *PRESETS))
 
     depth: int = _setting(
         AUTO, "Networks", "Dense layers in the residual blocks of all three networks; a multiple of 4.", at_least=1
@@ -89,7 +88,9 @@ class TrainConfig:
     learning_starts: int = _setting(
         AUTO, "Schedule", "Environment steps collected before the first update.", at_least=0
     )
-    buffer_capacity: int = _setting(AUTO, "Schedule", "Rows kept in the replay buffer, all worlds together.", at_least=2)
+    buffer_capacity: int = _setting(
+        AUTO, "Schedule", "Rows kept in the replay buffer, all worlds together.", at_least=2
+    )
     asynchronous: bool = _setting(
         False, "Schedule", "Collect the next round while learning from the last ones; the ratio is held."
     )
@@ -97,7 +98,9 @@ class TrainConfig:
     eval_interval: int = _setting(
         AUTO, "Evaluation", "Environment steps between evaluations; each also writes a checkpoint.", at_least=1
     )
-    num_eval_episodes: int = _setting(AUTO, "Evaluation", "Episodes per evaluation, each in a world of its own.", at_least=1)
+    num_eval_episodes: int = _setting(
+        AUTO, "Evaluation", "Episodes per evaluation, each in a world of its own.", at_least=1
+    )
     num_action_candidates: int = _setting(
         1, "Evaluation", "Act by the best of K sampled actions under the critic; 1 is the actor alone.", at_least=1
     )
@@ -238,23 +241,25 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     from crl import envs
 
     values = {name: getattr(config, name) for name in SETTINGS}
-    sources = {
-        name: "default" if values[name] == setting.default else "set" for name, setting in SETTINGS.items()
-    }
+    sources = {name: "default" if values[name] == setting.default else "set" for name, setting in SETTINGS.items()}
 
     def fill(settings: Mapping[str, Any], source: str) -> None:
         for name, value in settings.items():
             if values[name] is AUTO:
                 values[name], sources[name] = value, source
 
-    values["env"] = envs.spec(config.env).name
-    values["eval_env"] = values["env"] if config.eval_env is AUTO else envs.spec(config.eval_env).name
+    try:
+        values["env"] = envs.spec(config.env).name
+        values["eval_env"] = values["env"] if config.eval_env is AUTO else envs.spec(config.eval_env).name
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     values["device"] = device
     if config.preset != "default":
         fill(PRESETS[config.preset], f"preset {config.preset}")
     fill(RECIPES.get(values["env"], {}), f"recipe {values['env']}")
     kind = "cpu" if device == "cpu" else "cuda"
-    fill(DEVICE_SIZES[kind], f"sizes for {kind}")
+    for sizes in device_sizes(kind, values):
+        fill(sizes, f"sizes for {kind}")
     fill({"actor_depth": values["depth"], "critic_depth": values["depth"]}, "depth")
     fill({"num_threads": num_cores}, "cores")
     resolved = TrainConfig(**values)

@@ -1,0 +1,125 @@
+"""Checkpoints: directories that are either whole or not there, and never hold code.
+
+`checkpoints/step_N/` is written under another name and renamed when complete. Its MANIFEST.json, written last, lists
+every file with size and BLAKE2b digest; what does not match it is refused.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from crl.errors import CheckpointError
+
+MANIFEST = "MANIFEST.json"
+_FORMAT = 1
+_NAME = re.compile(r"step_(\d+)")
+
+
+def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], None]], *, keep: int) -> Path:
+    """Write checkpoint `run/checkpoints/step_{env_steps}` and delete all but the newest `keep` of the run.
+
+    Args:
+        run: the run directory.
+        env_steps: names the checkpoint; one of the same name is replaced.
+        files: for each file name, a function that writes it to the path it is given.
+        keep: how many checkpoints stay.
+
+    Raises:
+        CheckpointError: when something cannot be written; earlier checkpoints are as they were.
+    """
+    parent = run / "checkpoints"
+    target, partial = parent / f"step_{env_steps}", parent / f".step_{env_steps}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, write in files.items():
+            write(partial / name)
+        entries = {name: _fingerprint(partial / name) for name in files}
+        manifest = partial / MANIFEST
+        manifest.write_text(json.dumps({"format": _FORMAT, "files": entries}, indent=1), encoding="utf-8")
+        for path in (*(partial / name for name in files), manifest, partial):
+            _sync(path)
+        replaced = parent / f".{target.name}.replaced"
+        if target.exists():
+            os.rename(target, replaced)
+        os.rename(partial, target)
+        _sync(parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            f"checkpoint {target} cannot be written: {error}. Earlier checkpoints are intact."
+        ) from error
+    for old in complete(run)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def complete(run: Path) -> list[Path]:
+    """The run's checkpoints that have a manifest, oldest first."""
+    numbered = [
+        (int(match[1]), path) for path in (run / "checkpoints").glob("step_*") if (match := _NAME.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(numbered) if (path / MANIFEST).is_file()]
+
+
+def latest(run: Path) -> Path:
+    """The run's newest complete checkpoint, verified.
+
+    Raises:
+        CheckpointError: when there is none, or it does not match its manifest (naming the file).
+    """
+    found = complete(run)
+    if not found:
+        reason = "no complete checkpoint yet" if run.is_dir() else "no such directory"
+        raise CheckpointError(f"{run} cannot be loaded: {reason}.")
+    try:
+        verify(found[-1])
+    except CheckpointError as error:
+        way_out = f"delete {found[-1]} to go on from {found[-2].name}" if len(found) > 1 else "there is no older one"
+        raise CheckpointError(f"{error} ({way_out})") from None
+    return found[-1]
+
+
+def verify(directory: Path) -> None:
+    """Raise CheckpointError, naming the file, unless `directory` holds exactly what its manifest says."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != _FORMAT:
+            raise CheckpointError(
+                f"checkpoint {directory} has format {manifest['format']}, expected {_FORMAT}: upgrade crl."
+            )
+        entries = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} is unreadable ({error}).") from None
+    for name, expected in entries.items():
+        path = directory / name
+        if Path(name).name != name or path.is_symlink():
+            raise CheckpointError(f"checkpoint {directory} is refused: {name!r} is not a plain file of it.")
+        if not path.is_file():
+            raise CheckpointError(f"checkpoint {directory} is damaged: {name} is missing.")
+        if _fingerprint(path) != expected:
+            raise CheckpointError(f"checkpoint {directory} is damaged: {name} does not match its digest.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`."""
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "blake2b": hashlib.file_digest(file, "blake2b").hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

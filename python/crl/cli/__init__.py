@@ -1,0 +1,67 @@
+"""The command line: `crl VERB`. Each verb is a module of this package, imported when it is used."""
+
+import importlib
+import importlib.util
+import os
+from typing import Any
+
+import click
+
+from crl.errors import CheckpointError, ConfigError, MissingExtraError, nearest
+
+VERBS = {
+    "train": "Train an agent, or go on with a run.",
+    "eval": "Evaluate a run's policy.",
+    "envs": "List the environments, or describe one.",
+    "plot": "Plot the curves of one or several runs.",
+}
+
+# PyTorch's idle OpenMP threads spin for their next task and so take cores from the physics. A short spin costs
+# nothing alone and is worth twice the speed beside a busy neighbour (docs/performance.md). Read at library load.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+class Verbs(click.Group):
+    """Loads a verb's module when asked for it, names near misses, and turns a user's errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"crl.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in VERBS:
+            raise click.UsageError(f"there is no command {args[0]!r}.{nearest(args[0], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, MissingExtraError) as error:
+            raise click.UsageError(str(error)) from None
+        except (CheckpointError, OSError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="crl")
+def main() -> None:
+    """Contrastive reinforcement learning: goal-reaching agents that learn without rewards.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (state saved).
+    """
+
+
+def need_extra(extra: str, *modules: str) -> None:
+    """Raise MissingExtraError, saying what to install, unless all `modules` can be found."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f'{", ".join(missing)} is not installed: pip install "crl[{extra}]"')

@@ -1,0 +1,33 @@
+"""`crl envs`: what there is to learn."""
+
+import dataclasses
+
+import click
+from rich.table import Table
+
+
+@click.command("envs")
+@click.argument("name", required=False)
+def command(name: str | None) -> None:
+    """List the environments, or describe the one called NAME."""
+    from crl import envs
+    from crl.console import plain_console
+    from crl.errors import ConfigError
+
+    console = plain_console()
+    if name is not None:
+        try:
+            spec = envs.spec(name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        for key, value in dataclasses.asdict(spec).items():
+            console.print(f"{key}: {value}", markup=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "observation", "action", "goal", "episode", "success within"):
+        table.add_column(column)
+    for known in envs.names():
+        spec = envs.spec(known)
+        dims = (spec.observation_dim, spec.action_dim, spec.goal_dim, spec.episode_length)
+        table.add_row(known, *map(str, dims), f"{spec.success_threshold:g}")
+    console.print(table)

@@ -1,0 +1,128 @@
+"""`crl train`: options are made from the settings of TrainConfig, so that each is also a key of the config file."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from crl.cli import need_extra
+from crl.config import AUTO, SETTINGS, file_key, from_mapping, read_settings, setting_type
+
+
+class GroupedCommand(click.Command):
+    """Shows options under the headings given by their `group`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shown = [(getattr(param, "group", "Other"), param.get_help_record(ctx)) for param in self.get_params(ctx)]
+        for group, records in groupby(((group, record) for group, record in shown if record), key=lambda pair: pair[0]):
+            with formatter.section(group):
+                formatter.write_dl([record for _, record in records])
+
+
+class GroupedOption(click.Option):
+    """An option with a heading."""
+
+    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+def _option(name: str) -> GroupedOption:
+    """The command-line option of one setting. Its default is None: not given."""
+    setting, key = SETTINGS[name], file_key(name).replace("_", "-")
+    default = "" if setting.default is AUTO else f" [{setting.default}]"
+    text = setting.metadata["help"] + ("" if setting.metadata["help"].endswith("]") else default)
+    if setting_type(name) is bool:
+        assert key == "async"
+        return GroupedOption([name, "--async/--sync"], default=None, help=text, group=setting.metadata["group"])
+    choices = setting.metadata["choices"]
+    return GroupedOption(
+        [name, f"--{key}"],
+        type=click.Choice(choices) if choices else setting_type(name),
+        default=None,
+        help=text,
+        metavar=None if choices else {"int": "N", "float": "X", "str": "NAME"}[setting_type(name).__name__],
+        group=setting.metadata["group"],
+    )
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event set by the first SIGINT or SIGTERM; the second one acts as usual."""
+    stop = threading.Event()
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        click.echo("stopping: saving the run (once more to stop at once)", err=True)
+        for known, handler in usual.items():
+            signal.signal(known, handler)
+
+    for number in usual:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+@click.command("train", cls=GroupedCommand)
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    cls=GroupedOption,
+    group="Run",
+    help="YAML file of settings; options given here override it.",
+)
+@click.option(
+    "--resume",
+    metavar="RUN",
+    cls=GroupedOption,
+    group="Run",
+    help="Go on with the run in this directory, from its newest checkpoint.",
+)
+@click.option("--dry-run", is_flag=True, cls=GroupedOption, group="Run",
+              help="Show the resolved settings and stop.")  # fmt: skip
+def command(config_file: str | None, resume: str | None, dry_run: bool, **options: Any) -> None:
+    """Train a goal-reaching agent by contrastive RL.
+
+    Settings left out are chosen for the environment and the device, and printed with the reason. Precedence: option,
+    --config FILE, --preset, the environment's recipe, sizes for the device.
+
+    Example: crl train --env ant_maze --depth 256
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if resume is not None and config_file is not None:
+        raise click.UsageError("--resume takes its settings from the run: leave --config out.")
+    from_file = read_settings(config_file) if config_file else {}
+    settings = from_mapping({**from_file, **{file_key(name): value for name, value in given.items()}}, origin="options")
+    need_extra("train", "torch", "mujoco", "gymnasium", "safetensors", "yaml")
+
+    from crl import run, trainer
+    from crl.console import plain_console, settings_table
+
+    if dry_run:
+        settings_table(plain_console(), run.resolve(settings))
+        return
+    with stop_on_signals() as stop:
+        if resume is not None:
+            result = trainer.train(resume=resume, stop=stop, **given)
+        else:
+            result = trainer.train(settings, stop=stop)
+    if result.interrupted:
+        click.echo(f"stopped at {result.env_steps:,} steps; go on with: crl train --resume {result.run_dir}", err=True)
+        sys.exit(130)
+    click.echo(f"done: {result.env_steps:,} steps, {result.updates:,} updates in {Path(result.run_dir)}")
+
+
+# The groups in the order of the settings, then Run's file options.
+command.params = [_option(name) for name in SETTINGS] + command.params

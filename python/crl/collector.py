@@ -1,0 +1,58 @@
+"""Policy -> worlds -> buffer: the one place where experience is made."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+class Collector:
+    """Steps vector environment `env` with `policy` and stores every moment in `buffer`.
+
+    Under Gymnasium's NEXT_STEP autoreset each world shows exactly one observation per step: the last one of an
+    episode, and one step later (the action being ignored) the first of the next. So every step is one row per world,
+    terminal observations included, and one boolean per row says where trajectories start.
+
+    Args:
+        env: a `crl.envs` VectorEnv of N worlds.
+        policy: has `act(observation, goal) -> action tensor [N, A]`; may be replaced between calls.
+        buffer: a TrajectoryBuffer of N lanes.
+        seed: of the first reset.
+    """
+
+    def __init__(self, env: Any, policy: Any, buffer: Any, *, seed: int) -> None:
+        self.env, self.policy, self.buffer = env, policy, buffer
+        self._observation, _ = env.reset(seed=seed)
+        self._episode_start = np.ones(env.num_envs, dtype=bool)
+        self._done = np.zeros(env.num_envs, dtype=bool)
+
+    def collect(self, num_steps: int) -> int:
+        """Make `num_steps` steps in every world; returns the env steps made, N * num_steps."""
+        for _ in range(num_steps):
+            shown = self._observation
+            action = self.policy.act(shown["observation"], shown["desired_goal"]).cpu().numpy()
+            self.buffer.add(
+                observation=shown["observation"],
+                action=action,
+                achieved_goal=shown["achieved_goal"],
+                episode_start=self._episode_start,
+            )
+            self._observation, _, terminated, truncated, _ = self.env.step(action)
+            self._episode_start, self._done = self._done, terminated | truncated
+        return num_steps * int(self.env.num_envs)
+
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Arrays from which collecting goes on bit for bit: the worlds', and what they last showed."""
+        shown = {f"shown.{name}": array for name, array in self._observation.items()}
+        worlds = {f"env.{name}": array for name, array in self.env.state_dict().items()}
+        return {**shown, **worlds, "episode_start": self._episode_start, "done": self._done}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Restore what `state_dict` returned."""
+
+        def part(prefix: str) -> dict[str, np.ndarray[Any, Any]]:
+            return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+        self.env.load_state_dict(part("env."))
+        self._observation = part("shown.")
+        self._episode_start, self._done = state["episode_start"], state["done"]

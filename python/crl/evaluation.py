@@ -1,0 +1,79 @@
+"""The published evaluation: fresh worlds, one episode each, the deterministic actor."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome of `num_episodes` episodes."""
+
+    num_episodes: int
+    success_rate: float
+    """Share of episodes that reached the goal at least once."""
+    success_interval: tuple[float, float]
+    """95 % Wilson score interval of success_rate."""
+    success_at_end: float
+    """Share of episodes at the goal in their last step."""
+    time_at_goal: float
+    """Steps of an episode at the goal, mean over episodes."""
+    final_distance: float
+    """Distance to the goal in the last step, mean over episodes."""
+
+    def metrics(self) -> dict[str, float]:
+        """The outcome under its names in metrics.csv."""
+        return {
+            "eval/success_rate": self.success_rate,
+            "eval/success_rate_low": self.success_interval[0],
+            "eval/success_rate_high": self.success_interval[1],
+            "eval/success_at_end": self.success_at_end,
+            "eval/time_at_goal": self.time_at_goal,
+            "eval/final_distance": self.final_distance,
+        }
+
+
+def evaluate(policy: Any, env: Any, *, seed: int, deterministic: bool = True) -> Evaluation:
+    """Run one episode in each world of vector environment `env`, reset from `seed`.
+
+    A world whose episode has ended is not counted further, whatever it does until the others end.
+
+    Args:
+        policy: has `act(observation, goal, deterministic) -> action tensor [N, A]`.
+        env: a `crl.envs` VectorEnv, whose info gives `success` and `distance` [N] after each step.
+        seed: of the starts and goals.
+        deterministic: take the mode of the action distribution (published) instead of a sample.
+    """
+    observation, _ = env.reset(seed=seed)
+    running = np.ones(env.num_envs, dtype=bool)
+    steps_at_goal = np.zeros(env.num_envs, dtype=np.int64)
+    success_at_end = np.zeros(env.num_envs, dtype=bool)
+    final_distance = np.zeros(env.num_envs)
+    while running.any():
+        action = policy.act(observation["observation"], observation["desired_goal"], deterministic=deterministic)
+        observation, _, terminated, truncated, info = env.step(action.cpu().numpy())
+        steps_at_goal += running & info["success"]
+        success_at_end = np.where(running, info["success"], success_at_end)
+        final_distance = np.where(running, info["distance"], final_distance)
+        running &= ~(terminated | truncated)
+    reached = int((steps_at_goal > 0).sum())
+    return Evaluation(
+        num_episodes=env.num_envs,
+        success_rate=reached / env.num_envs,
+        success_interval=wilson_interval(reached, env.num_envs),
+        success_at_end=float(success_at_end.mean()),
+        time_at_goal=float(steps_at_goal.mean()),
+        final_distance=float(final_distance.mean()),
+    )
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a binomial proportion (Wilson 1927, without continuity correction)."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate = successes / trials
+    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
+    return max(0.0, centre - half), min(1.0, centre + half)

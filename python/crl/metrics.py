@@ -1,0 +1,141 @@
+"""What a run measures: the names, their meaning, and the files they go to."""
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+METRICS: Mapping[str, str] = {
+    "env_steps": "environment steps so far, all worlds together",
+    "updates": "updates so far",
+    "wall_time": "seconds of training so far, pauses between resumed parts excluded",
+    "train/critic_loss": "contrastive loss plus logsumexp penalty; mean over the round, as all of train/",
+    "train/contrastive_loss": "the contrastive loss alone; ln(batch size) is chance for InfoNCE",
+    "train/actor_loss": "mean of alpha log pi(a|s,g) - energy(phi(s,a), psi(g))",
+    "train/alpha_loss": "loss of the temperature",
+    "train/alpha": "entropy temperature",
+    "train/entropy": "minus the mean log-probability of the sampled actions, nats",
+    "train/categorical_accuracy": "share of rows whose own goal has the highest logit",
+    "train/logits_pos": "mean energy of a row and its own goal",
+    "train/logits_neg": "mean energy of a row and the goals of other rows",
+    "train/logsumexp": "mean over rows of the logsumexp of the logits",
+    "train/critic_grad_norm": "L2 norm of the critic's gradient",
+    "train/actor_grad_norm": "L2 norm of the actor's gradient",
+    "train/representation_norm_state_action": "mean L2 norm of phi(s, a)",
+    "train/representation_norm_goal": "mean L2 norm of psi(g)",
+    "eval/success_rate": "share of episodes that reached the goal at least once",
+    "eval/success_rate_low": "lower end of its 95 % Wilson interval",
+    "eval/success_rate_high": "upper end of its 95 % Wilson interval",
+    "eval/success_at_end": "share of episodes at the goal in their last step",
+    "eval/time_at_goal": "steps of an episode at the goal, mean over episodes",
+    "eval/final_distance": "distance to the goal in the last step, mean over episodes",
+    "speed/env_steps_per_second": "environment steps per second of wall time since the last row, learning included",
+    "speed/updates_per_second": "updates per second of wall time since the last row, collecting included",
+}
+"""Every column of metrics.csv, in order, with its meaning."""
+
+
+class RunningMean:
+    """Means of 0-d device tensors over many updates. Nothing reaches the host before `compute`."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.total: Tensor | None = None
+        self.count = 0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Take in one update's metrics; the names must not change between calls."""
+        stacked = torch.stack([value.detach().to(torch.float64) for value in values.values()])
+        self.names = list(values)
+        self.total = stacked if self.total is None else self.total + stacked
+        self.count += 1
+
+    def compute(self) -> dict[str, float]:
+        """The means so far as floats: the only host synchronisation of the learning loop. Starts anew."""
+        means = {} if self.total is None else dict(zip(self.names, (self.total / self.count).tolist(), strict=True))
+        self.total, self.count = None, 0
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-ready sums, so that a run resumed inside a round reports the same means."""
+        return {"names": self.names, "total": [] if self.total is None else self.total.tolist(), "count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: str) -> None:
+        """Restore what `state_dict` returned, onto `device`."""
+        self.names, self.count = list(state["names"]), int(state["count"])
+        self.total = torch.tensor(state["total"], dtype=torch.float64, device=device) if self.count else None
+
+
+class MetricsWriter:
+    """Writes rows of METRICS to `metrics.csv` and, for TensorBoard, to event files in the run directory.
+
+    A cell is empty where a row does not measure that column.
+
+    Args:
+        directory: the run directory.
+        resume_at: when resuming, the env steps of the checkpoint: later rows are dropped, as they will be written anew.
+    """
+
+    def __init__(self, directory: Path, resume_at: int | None = None) -> None:
+        path = directory / "metrics.csv"
+        if resume_at is not None and path.exists():
+            _drop_rows_after(path, resume_at)
+        new = not path.exists()
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._csv = csv.DictWriter(self._file, fieldnames=list(METRICS))
+        if new:
+            self._csv.writeheader()
+        self._events = _event_writer(directory, resume_at)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Write one row; `env_steps` must be in it. Raises ValueError on a name that METRICS does not explain."""
+        self._csv.writerow(row)
+        self._file.flush()
+        for name, value in row.items():
+            if self._events is not None and name != "env_steps":
+                self._events.add_scalar(name, value, int(row["env_steps"]))
+
+    def close(self) -> None:
+        """Flush and close all files."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv; empty cells are left out."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+def _drop_rows_after(path: Path, env_steps: int) -> None:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    # A row cut short by a crash has too few cells; it is later than any checkpoint.
+    kept = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= env_steps]
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([rows[0], *kept])
+    os.replace(partial, path)
+
+
+def _event_writer(directory: Path, resume_at: int | None) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    purge = None if resume_at is None else resume_at + 1
+    return SummaryWriter(str(directory), purge_step=purge)  # type: ignore[no-untyped-call]

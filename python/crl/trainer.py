@@ -1,0 +1,298 @@
+"""The training loop: collect, learn, evaluate, save."""
+
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from crl import checkpoint, envs, losses, run
+from crl.agent import Agent
+from crl.buffer import TrajectoryBuffer
+from crl.clock import Clock
+from crl.collector import Collector
+from crl.config import TrainConfig
+from crl.console import Reporter
+from crl.errors import ConfigError
+from crl.evaluation import Evaluation, evaluate
+from crl.metrics import MetricsWriter, RunningMean
+
+CHANCE_MARGIN = 0.1
+"""A contrastive loss within this share of chance after CHANCE_UPDATES updates earns a warning."""
+CHANCE_UPDATES = 2000
+
+
+@dataclass
+class Progress:
+    """How far a run is. Saved with every checkpoint."""
+
+    env_steps: int = 0
+    updates: int = 0
+    pending_updates: int = 0
+    """Updates of the current round still to make."""
+    evaluated_at: int = 0
+    """Env steps at the last evaluation."""
+    wall_time: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` returns."""
+
+    run_dir: Path
+    env_steps: int
+    updates: int
+    evaluation: Evaluation | None
+    """The last evaluation of this session, if it made one."""
+    interrupted: bool
+    """Whether it was stopped before total_env_steps; `resume` goes on."""
+
+
+def train(
+    settings: TrainConfig | None = None,
+    *,
+    resume: str | Path | None = None,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    **changes: Any,
+) -> TrainResult:
+    """Train an agent as `settings` says, or go on with the run in directory `resume`.
+
+    Args:
+        settings: what to run; what is left at AUTO is chosen for environment and device, and shown.
+        resume: directory of a run to go on with, instead of `settings`.
+        reporter: what shows the run; default: one for standard output.
+        stop: when set, from any thread, the run saves itself after the update it is in, and returns.
+        changes: with `resume`, other values for the settings in `crl.run.RESUMABLE`.
+
+    Returns:
+        TrainResult, also when stopped early.
+
+    Raises:
+        ConfigError: on settings that cannot be, or a run directory that is not empty.
+        CheckpointError: when a checkpoint cannot be read or written.
+    """
+    if (settings is None) == (resume is None):
+        raise ConfigError("train needs either settings or resume, and not both.")
+    if resume is not None:
+        run_dir = Path(resume)
+        saved: Path | None = checkpoint.latest(run_dir)
+        resolved = run.resolve(run.reopen(run_dir, changes))
+    elif settings is not None:
+        saved, resolved = None, run.resolve(dataclasses.replace(settings, **changes))
+        run_dir = run.create(resolved.config)
+    reporter = reporter or Reporter()
+    reporter.start(resolved, run_dir, saved)
+    with (
+        _threads(resolved.config.num_threads),
+        Trainer(resolved.config, run_dir, reporter, stop or threading.Event(), saved) as trainer,
+    ):
+        trainer.run()
+        return trainer.result()
+
+
+class Trainer:
+    """One run: everything that is made once, and the loop over it."""
+
+    def __init__(
+        self, config: TrainConfig, run_dir: Path, reporter: Reporter, stop: threading.Event, saved: Path | None
+    ) -> None:
+        self.config, self.run_dir, self.reporter, self.stop = config, run_dir, reporter, stop
+        spec = envs.spec(config.env)
+        self.agent = run.load_agent(saved, config) if saved else Agent(spec, config, device=config.device)
+        self.env = envs.make(config.env, config.num_envs, seed=config.seed, num_threads=config.num_threads)
+        self.eval_env = envs.make(
+            config.eval_env, config.num_eval_episodes, seed=config.seed, num_threads=config.num_threads
+        )
+        self.buffer = (
+            run.load_buffer(saved)
+            if saved
+            else TrajectoryBuffer(
+                num_envs=config.num_envs,
+                capacity=config.buffer_capacity,
+                observation=(spec.observation_dim,),
+                action=(spec.action_dim,),
+                achieved_goal=(spec.goal_dim,),
+                seed=config.seed,
+            )
+        )
+        # Beside the learner the collector acts with weights of its own, taken over between rounds.
+        self.policy = self.agent.policy() if config.asynchronous else self.agent
+        self.collector = Collector(self.env, self.policy, self.buffer, seed=config.seed)
+        self.progress, self.means = Progress(), RunningMean()
+        self.evaluation: Evaluation | None = None
+        self.clock = Clock(config, spec.episode_length)
+        if saved:
+            self._load(saved)
+        self.metrics = MetricsWriter(run_dir, self.progress.env_steps if saved else None)
+        self._last_row = dataclasses.replace(self.progress)
+        self._warned_of_chance = False
+
+    def run(self) -> None:
+        """Alternate collecting and learning, or do both at once, until done or stopped."""
+        config, progress = self.config, self.progress
+        started = time.monotonic() - progress.wall_time
+        with ThreadPoolExecutor(1) as background:
+            while not self.stop.is_set() and (progress.pending_updates or progress.env_steps < config.total_env_steps):
+                collecting = None
+                if not progress.pending_updates:
+                    if config.asynchronous and self.ready:
+                        self.policy.refresh()
+                        collecting = background.submit(self.collect)
+                    else:
+                        progress.env_steps += self.collect()
+                    progress.pending_updates = config.updates_per_collect if self.ready else 0
+                self.learn()
+                progress.env_steps += collecting.result() if collecting else 0
+                progress.wall_time = time.monotonic() - started
+                if not progress.pending_updates:
+                    self.log()
+                    if self.evaluation_due:
+                        self.evaluate()
+                        self.save()
+        progress.wall_time = time.monotonic() - started
+        if self.stop.is_set():
+            self.save()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is enough in the buffer to learn from: the prefill, and rows that have a successor."""
+        return self.progress.env_steps >= max(self.config.learning_starts, 2 * self.config.num_envs)
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds to the end of the run, as measured so far; None before the first round of updates."""
+        return self.clock.time_left(self.progress.env_steps, self.progress.pending_updates)
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether an evaluation interval, or the run, is complete."""
+        steps, interval = self.progress.env_steps, self.config.eval_interval
+        return steps >= self.config.total_env_steps or steps // interval > self.progress.evaluated_at // interval
+
+    def collect(self) -> int:
+        """One round of env steps; returns their number."""
+        with self.clock.phase("collect", self.config.unroll_length * self.config.num_envs):
+            return self.collector.collect(self.config.unroll_length)
+
+    def learn(self) -> None:
+        """The pending updates of this round, or as many as are made before a stop."""
+        progress, config = self.progress, self.config
+        loader = self.buffer.loader(
+            config.batch_size,
+            gamma=config.gamma,
+            goal=config.goals,
+            device=config.device,
+            prefetch=0 if config.device == "cpu" else 4,
+            num_batches=progress.pending_updates,
+        )
+        with loader, self.clock.phase("learn", progress.pending_updates):
+            for batch in loader:
+                self.means.add(self.agent.update(batch))
+                progress.updates += 1
+                progress.pending_updates -= 1
+                self.reporter.tick(progress, self.time_left)
+                if self.stop.is_set():
+                    break
+
+    def log(self) -> None:
+        """Write this round's row and show it."""
+        now, last = self.progress, self._last_row
+        seconds = max(now.wall_time - last.wall_time, 1e-9)
+        row = {
+            "env_steps": now.env_steps,
+            "updates": now.updates,
+            "wall_time": now.wall_time,
+            **self.means.compute(),
+            "speed/env_steps_per_second": (now.env_steps - last.env_steps) / seconds,
+            "speed/updates_per_second": (now.updates - last.updates) / seconds,
+        }
+        self._last_row = dataclasses.replace(now)
+        self.metrics.write(row)
+        self.reporter.row(row, self.time_left)
+        self._warn_of_chance(row)
+
+    def evaluate(self) -> None:
+        """Evaluate on worlds of their own, with starts and goals that no other evaluation of the run has."""
+        config, progress = self.config, self.progress
+        seed = int(np.random.SeedSequence([config.seed, progress.env_steps]).generate_state(1)[0])
+        with self.clock.phase("evaluate", 1):
+            self.evaluation = evaluate(self.agent, self.eval_env, seed=seed)
+        progress.evaluated_at = progress.env_steps
+        self.metrics.write({"env_steps": progress.env_steps, "updates": progress.updates, **self.evaluation.metrics()})
+        self.reporter.evaluated(progress, self.evaluation)
+
+    def save(self) -> None:
+        """Write a checkpoint from which the run goes on bit for bit (in synchronous mode on CPU)."""
+        state = {"progress": dataclasses.asdict(self.progress), "means": self.means.state_dict()}
+        with self.clock.phase("save", 1):
+            checkpoint.save(
+                self.run_dir,
+                self.progress.env_steps,
+                {
+                    "agent.safetensors": lambda path: safetensors.torch.save_file(self.agent.state_dict(), path),
+                    "collector.safetensors": lambda path: safetensors.numpy.save_file(
+                        self.collector.state_dict(), path
+                    ),
+                    "buffer.crlb": lambda path: self.buffer.save(path),
+                    "state.json": lambda path: path.write_text(json.dumps(state, indent=1), encoding="utf-8"),
+                },
+                keep=self.config.keep_checkpoints,
+            )
+
+    def result(self) -> TrainResult:
+        """The outcome so far."""
+        done = self.progress.env_steps >= self.config.total_env_steps and not self.progress.pending_updates
+        return TrainResult(self.run_dir, self.progress.env_steps, self.progress.updates, self.evaluation, not done)
+
+    def _load(self, saved: Path) -> None:
+        self.collector.load_state_dict(safetensors.numpy.load_file(saved / "collector.safetensors"))
+        state = checkpoint.read_json(saved / "state.json")
+        self.progress = Progress(**state["progress"])
+        self.means.load_state_dict(state["means"], self.config.device)
+
+    def _warn_of_chance(self, row: dict[str, float]) -> None:
+        if self._warned_of_chance or self.progress.updates < CHANCE_UPDATES or "train/contrastive_loss" not in row:
+            return
+        chance = losses.chance_loss(self.config.contrastive_loss, self.config.batch_size)
+        if row["train/contrastive_loss"] > (1 - CHANCE_MARGIN) * chance:
+            self._warned_of_chance = True
+            self.reporter.warn(
+                f"the critic sits at chance: contrastive loss {row['train/contrastive_loss']:.2f} after "
+                f"{self.progress.updates} updates, chance is {chance:.2f}. Goals about "
+                f"{1 / (1 - min(self.config.gamma, 0.9999)):.0f} steps ahead tell nothing about the present here: "
+                f"the discount (--gamma {self.config.gamma:g}) does not fit this environment; try a lower one."
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.metrics.close()
+        self.env.close()
+        self.eval_env.close()
+        self.reporter.finish()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let PyTorch use `count` threads, and put it back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,137 @@
+"""The ant: a free field, and mazes. Robot: gymnasium's ant.xml."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crl.envs.layouts import Maze
+from crl.envs.spec import EnvSpec
+from crl.envs.task import Array, Start, Task
+
+# z .55, upright; hip, ankle of each leg in turn.
+INITIAL_QPOS = np.array([0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1], dtype=np.float64)
+FEET = ("left_ankle_geom", "right_ankle_geom", "third_ankle_geom", "fourth_ankle_geom")
+FLOOR, WALL = 1, 2  # contact bits
+
+
+class Ant(Task):
+    """Walk to a point 10 m away in a free field; the base of every ant environment.
+
+    Args:
+        name: the environment's name.
+        random_start: also draw the start, at 10 m from the goal in a random direction; otherwise the origin.
+        episode_length: steps.
+        fidelity: `fast` integrates with implicitfast and lets feet touch the floor, feet and torso the walls;
+            `gymnasium` keeps gymnasium's own settings (RK4, every part touches everything).
+    """
+
+    GOAL_RADIUS = 10.0
+
+    def __init__(
+        self,
+        name: str = "ant",
+        random_start: bool = False,
+        *,
+        episode_length: int = 1000,
+        fidelity: str = "fast",
+    ) -> None:
+        if fidelity not in ("fast", "gymnasium"):
+            raise ValueError(f"fidelity must be 'fast' or 'gymnasium', got {fidelity!r}")
+        self.fidelity = fidelity
+        self.random_start = random_start
+        self.spec = EnvSpec(
+            name=name,
+            observation_dim=29,
+            action_dim=8,
+            goal_dim=2,
+            goal_indices=(0, 1),
+            episode_length=episode_length,
+            success_threshold=0.5,
+            action_repeat=5,
+            dt=0.05,
+            description="ant, goal 10 m away in any direction" + (", random start" if random_start else ""),
+            source="JaxGCRL envs/ant.py",
+        )
+
+    def build_model(self) -> Any:
+        return self._robot().compile()
+
+    def _robot(self) -> Any:
+        """The ant's `MjSpec`, contacts and integrator set."""
+        from crl.envs import physics
+
+        spec = physics.load_asset("ant.xml")
+        physics.set_integrator(spec, self.fidelity)
+        if self.fidelity == "fast":
+            # Torso and legs do not carry the ant, as published: one that lies on its back sinks and terminates.
+            physics.set_contacts(spec.geoms, contype=0, conaffinity=0)
+            physics.set_contacts([spec.geom("floor")], contype=0, conaffinity=FLOOR)
+            physics.set_contacts([spec.geom(foot) for foot in FEET], contype=FLOOR | WALL, conaffinity=0)
+            physics.set_contacts([spec.geom("torso_geom")], contype=WALL, conaffinity=0)
+        return spec
+
+    def start(self, rng: np.random.Generator, count: int) -> Start:
+        qpos = INITIAL_QPOS + rng.uniform(-0.1, 0.1, (count, 15))
+        qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+        qvel = 0.1 * rng.standard_normal((count, 14))
+        goal = self._goal(rng, count)
+        qpos[:, :2] += self._origin(rng, goal)
+        return Start(qpos, qvel, goal)
+
+    def _goal(self, rng: np.random.Generator, count: int) -> Array:
+        return self.GOAL_RADIUS * _directions(rng, count)
+
+    def _origin(self, rng: np.random.Generator, goal: Array) -> Array:
+        """Where the torso starts, before the reset noise; (count, 2), or (1, 2) for all."""
+        if self.random_start:
+            return goal + self.GOAL_RADIUS * _directions(rng, len(goal))
+        return np.zeros((1, 2))
+
+    def terminated(self, observation: Array) -> NDArray[np.bool_]:
+        height = observation[:, 2]
+        return (height < 0.2) | (height > 1.0)
+
+
+class AntMaze(Ant):
+    """Walk through a maze to the centre of a goal cell, drawn uniformly.
+
+    Args:
+        name: the environment's name.
+        layout: a name in `crl.envs.layouts`.
+    """
+
+    def __init__(self, name: str, layout: str, *, episode_length: int = 1000, fidelity: str = "fast") -> None:
+        super().__init__(name, episode_length=episode_length, fidelity=fidelity)
+        self.maze = Maze.named(layout)
+        self.spec = replace(
+            self.spec,
+            description=f"ant, maze {layout}, {len(self.maze.find('G'))} goals",
+            source="scaling-crl envs/ant_maze.py",
+        )
+
+    def build_model(self) -> Any:
+        from crl.envs import physics
+
+        spec = self._robot()
+        if self.fidelity == "fast":
+            physics.add_walls(spec, self.maze, contype=0, conaffinity=WALL)
+        else:
+            physics.add_walls(spec, self.maze)
+        return spec.compile()
+
+    def _goal(self, rng: np.random.Generator, count: int) -> Array:
+        goals = self.maze.centres("G")
+        return goals[rng.integers(len(goals), size=count)]
+
+    def _origin(self, rng: np.random.Generator, goal: Array) -> Array:
+        return self.maze.centres("R")
+
+
+def _directions(rng: np.random.Generator, count: int) -> Array:
+    """Unit vectors (count, 2), uniform in angle."""
+    angle = rng.uniform(0.0, 2.0 * np.pi, count)
+    return np.stack((np.cos(angle), np.sin(angle)), axis=1)

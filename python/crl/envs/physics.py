@@ -1,0 +1,79 @@
+"""The only module that imports MuJoCo and its assets; imported when a model is built, not before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from crl.envs.dependencies import INSTALL, require_simulator
+from crl.envs.layouts import Maze
+
+require_simulator()
+
+import mujoco  # type: ignore[import-untyped]  # noqa: E402
+from mujoco.batch import Batch  # type: ignore[import-untyped]  # noqa: E402
+
+__all__ = [
+    "DIVERGENCE_WARNINGS",
+    "Batch",
+    "add_walls",
+    "cpu_count",
+    "load_asset",
+    "mujoco",
+    "set_contacts",
+    "set_integrator",
+]
+
+# MuJoCo answers each of these by silently putting the world back to its initial state.
+DIVERGENCE_WARNINGS = [
+    int(mujoco.mjtWarning.mjWARN_BADQPOS),
+    int(mujoco.mjtWarning.mjWARN_BADQVEL),
+    int(mujoco.mjtWarning.mjWARN_BADQACC),
+]
+
+
+def load_asset(filename: str) -> Any:
+    """Return the `MjSpec` of a robot that the installed gymnasium package ships."""
+    package = find_spec("gymnasium")
+    places = (package and package.submodule_search_locations) or []
+    path = Path(*places[:1], "envs", "mujoco", "assets", filename)
+    if not path.is_file():
+        raise FileNotFoundError(f"the installed gymnasium has no {path}: {INSTALL}")
+    return mujoco.MjSpec.from_file(os.fspath(path))
+
+
+def set_integrator(spec: Any, fidelity: str) -> None:
+    """`fast`: implicitfast, a quarter of RK4's cost; `gymnasium`: leave what the asset says."""
+    if fidelity == "fast":
+        spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+
+
+def add_walls(spec: Any, maze: Maze, *, contype: int = 1, conaffinity: int = 1) -> None:
+    """Add a maze's walls as boxes of the world body, half a cell high."""
+    cell = maze.cell
+    for number, (top, bottom, left, right) in enumerate(maze.walls()):
+        spec.worldbody.add_geom(
+            name=f"wall_{number}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=[0.5 * (top + bottom) * cell, 0.5 * (left + right) * cell, 0.25 * cell],
+            size=[0.5 * (bottom - top + 1) * cell, 0.5 * (right - left + 1) * cell, 0.25 * cell],
+            contype=contype,
+            conaffinity=conaffinity,
+            rgba=[0.65, 0.6, 0.55, 1.0],
+        )
+
+
+def set_contacts(geoms: Sequence[Any], *, contype: int, conaffinity: int) -> None:
+    """Two geoms can touch where one's contype shares a bit with the other's conaffinity."""
+    for geom in geoms:
+        geom.contype, geom.conaffinity = contype, conaffinity
+
+
+def cpu_count() -> int:
+    """CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,81 @@
+"""A point mass in the mazes: the smallest world in which goals lie behind corners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from crl.envs.layouts import Maze
+from crl.envs.spec import EnvSpec
+from crl.envs.task import Start, Task
+
+# Nothing moves vertically, so gravity and the floor do not act; walls stop the sphere but do not brake it.
+MJCF = """
+<mujoco model="point">
+  <option timestep="{timestep}" integrator="implicitfast" gravity="0 0 0"/>
+  <default>
+    <joint type="slide" armature="1" damping="{damping}"/>
+    <motor gear="5" ctrllimited="true" ctrlrange="-1 1"/>
+  </default>
+  <worldbody>
+    <geom name="floor" type="plane" size="40 40 1" contype="0" conaffinity="0"/>
+    <body name="point" pos="0 0 .25">
+      <joint name="x" axis="1 0 0"/>
+      <joint name="y" axis="0 1 0"/>
+      <geom name="point" type="sphere" size=".25" mass=".327" condim="1"/>
+    </body>
+  </worldbody>
+  <actuator>
+    <motor name="x" joint="x"/>
+    <motor name="y" joint="y"/>
+  </actuator>
+</mujoco>
+"""
+
+
+class PointMaze(Task):
+    """Drive a sphere with two force motors to the centre of a goal cell, drawn uniformly.
+
+    Observation: 0:2 position, 2:4 velocity.
+
+    Args:
+        name: the environment's name.
+        layout: a name in `crl.envs.layouts`.
+        episode_length: steps.
+        damping: N s/m. The published point has none, so its speed has no bound and the random actions that fill
+            the first episodes throw it against the walls; 1 bounds the speed to 5 m/s, a quarter of a metre a step.
+    """
+
+    def __init__(self, name: str, layout: str, *, episode_length: int = 1000, damping: float = 1.0) -> None:
+        if not 0 <= damping < float("inf"):
+            raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
+        self.maze = Maze.named(layout)
+        self.damping = float(damping)
+        self.spec = EnvSpec(
+            name=name,
+            observation_dim=4,
+            action_dim=2,
+            goal_dim=2,
+            goal_indices=(0, 1),
+            episode_length=episode_length,
+            success_threshold=0.5,
+            action_repeat=5,
+            dt=0.05,
+            description=f"point mass, maze {layout}, {len(self.maze.find('G'))} goals",
+            source="JaxGCRL envs/simple_maze.py, damped",
+        )
+
+    def build_model(self) -> Any:
+        from crl.envs import physics
+
+        spec = physics.mujoco.MjSpec.from_string(
+            MJCF.format(timestep=self.spec.dt / self.spec.action_repeat, damping=self.damping)
+        )
+        physics.add_walls(spec, self.maze)
+        return spec.compile()
+
+    def start(self, rng: np.random.Generator, count: int) -> Start:
+        goals = self.maze.centres("G")
+        qpos = np.repeat(self.maze.centres("R"), count, axis=0)
+        return Start(qpos, np.zeros((count, 2)), goals[rng.integers(len(goals), size=count)])

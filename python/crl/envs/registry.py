@@ -1,0 +1,119 @@
+"""Names to tasks: those of this package, those registered by a program, those of installed entry points."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from crl.envs.ant import Ant, AntMaze
+from crl.envs.layouts import LAYOUTS
+from crl.envs.point import PointMaze
+from crl.envs.reacher import Reacher
+from crl.envs.task import Task
+
+TaskFactory = Callable[..., Task]
+
+ENTRY_POINT_GROUP = "crl.envs"
+
+
+class UnknownEnvironmentError(ValueError):
+    """No environment has this name."""
+
+
+_factories: dict[str, TaskFactory] = {}
+_aliases: dict[str, str] = {}
+
+
+def register(name: str, factory: TaskFactory, *, aliases: Iterable[str] = ()) -> None:
+    """Make an environment available under `name`.
+
+    Args:
+        name: letters, digits and underscores.
+        factory: called with the keyword options of `make` and `spec`; returns a `Task`. A `Task` class will do.
+            Its keyword-only parameters are the options it accepts.
+        aliases: further names for it.
+
+    Raises:
+        ValueError: a name is malformed or taken.
+    """
+    for new in (name, *aliases):
+        if not new.isidentifier():
+            raise ValueError(f"name must be letters, digits and underscores, got {new!r}")
+        if new in _factories or new in _aliases:
+            raise ValueError(f"environment {new!r} is already registered; choose another name")
+    _factories[name] = factory
+    _aliases.update(dict.fromkeys(aliases, name))
+
+
+def names() -> list[str]:
+    """Canonical names of all environments, in order of registration; those of entry points last."""
+    return [*_factories, *(name for name in _entry_points() if name not in _factories)]
+
+
+def aliases() -> dict[str, str]:
+    """Further names, each with the canonical one it means."""
+    return dict(_aliases)
+
+
+def create(name: str, options: dict[str, Any]) -> Task:
+    """Build the task called `name`.
+
+    Raises:
+        UnknownEnvironmentError: there is none; the message names the nearest.
+        ValueError: it does not take one of the options.
+    """
+    factory = _find(name)
+    accepted = [
+        parameter.name
+        for parameter in inspect.signature(factory).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in accepted:
+            nearest = difflib.get_close_matches(option, accepted, n=1)
+            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+            listing = ", ".join(sorted(accepted)) or "none"
+            raise ValueError(f"environment {name!r} has no option {option!r}; {hint}it takes: {listing}")
+    return factory(**options)
+
+
+def _find(name: str) -> TaskFactory:
+    canonical = _aliases.get(name, name)
+    if canonical in _factories:
+        return _factories[canonical]
+    installed = _entry_points()
+    if canonical in installed:
+        return _load(installed[canonical])
+    known = [*names(), *_aliases]
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(nearest)}?" if nearest else "crl envs lists all"
+    raise UnknownEnvironmentError(f"unknown environment {name!r}; {hint}")
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(point: EntryPoint) -> TaskFactory:
+    factory = point.load()
+    if not callable(factory):
+        raise ValueError(
+            f"entry point {point.name!r} = {point.value!r} of group {ENTRY_POINT_GROUP!r} must name a Task class or "
+            f"a function that returns a Task, got {type(factory).__name__}"
+        )
+    return factory  # type: ignore[no-any-return]
+
+
+register("reacher", Reacher)
+register("ant", Ant)
+register("ant_random_start", partial(Ant, "ant_random_start", True))
+for _robot, _task in (("ant", AntMaze), ("point", PointMaze)):
+    for _layout in (*LAYOUTS, "hardest_eval"):
+        _maze, _suffix = _layout.partition("_")[::2]
+        _name = f"{_robot}_{_maze}_maze" + (f"_{_suffix}" if _suffix else "")
+        _short = {"u": f"{_robot}_maze", "u_eval": f"{_robot}_maze_eval"}
+        register(_name, partial(_task, _name, _layout), aliases=[_short[_layout]] if _layout in _short else [])

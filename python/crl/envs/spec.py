@@ -1,0 +1,54 @@
+"""What an environment is, as far as a learner has to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvSpec:
+    """The sizes and rules of one environment; needs no simulator.
+
+    Attributes:
+        name: canonical name, aliases resolved.
+        observation_dim: entries of `observation` (the goal is not part of it).
+        action_dim: entries of an action; every one lies in [-1, 1].
+        goal_dim: entries of `achieved_goal` and `desired_goal`.
+        goal_indices: the entries of `observation` that are the achieved goal.
+        episode_length: steps after which an episode is truncated.
+        success_threshold: an episode is at its goal where the distance is below this; m.
+        action_repeat: physics steps per control step.
+        dt: seconds per control step.
+        description: one line for a person.
+        source: the publication or code whose numbers are followed.
+    """
+
+    name: str
+    observation_dim: int
+    action_dim: int
+    goal_dim: int
+    goal_indices: tuple[int, ...]
+    episode_length: int
+    success_threshold: float
+    action_repeat: int
+    dt: float
+    description: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("observation_dim", "action_dim", "goal_dim", "episode_length", "action_repeat"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{self.name}: {field} must be a positive integer, got {value!r}")
+        for field in ("success_threshold", "dt"):
+            value = getattr(self, field)
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{self.name}: {field} must be positive, got {value!r}")
+        if len(self.goal_indices) != self.goal_dim:
+            raise ValueError(
+                f"{self.name}: goal_indices must have goal_dim = {self.goal_dim} entries, got {self.goal_indices}"
+            )
+        if not all(0 <= i < self.observation_dim for i in self.goal_indices):
+            raise ValueError(
+                f"{self.name}: goal_indices must lie in 0..{self.observation_dim - 1}, got {self.goal_indices}"
+            )

@@ -1,0 +1,57 @@
+"""The one interface a robot family implements; the engine (vector_env.py) does the rest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crl.envs.spec import EnvSpec
+
+Array = NDArray[np.floating[Any]]
+
+
+class Start(NamedTuple):
+    """The first moments of `count` episodes."""
+
+    qpos: Array  # (count, nq)
+    qvel: Array  # (count, nv)
+    goal: Array  # (count, goal_dim)
+
+
+class Task(ABC):
+    """A model, where its episodes start, what they are to reach, and what is observed.
+
+    Every method works on all worlds at once. An implementation draws randomness only from the generator it is
+    given, and imports the simulator only inside `build_model`, so that listing environments stays cheap.
+    """
+
+    spec: EnvSpec
+
+    @abstractmethod
+    def build_model(self) -> Any:
+        """Return the compiled `mujoco.MjModel`; its timestep times `spec.action_repeat` is `spec.dt`."""
+
+    @abstractmethod
+    def start(self, rng: np.random.Generator, count: int) -> Start:
+        """Draw `count` fresh starts and goals."""
+
+    def observe(self, batch: Any) -> Array:
+        """Observation (num_envs, observation_dim) of a `mujoco.batch.Batch`; by default positions, then velocities.
+
+        Only state fields are current here: MuJoCo leaves derived fields one physics step behind.
+        """
+        observation: Array = np.concatenate((batch.qpos, batch.qvel), axis=1)
+        return observation
+
+    def terminated(self, observation: Array) -> NDArray[np.bool_]:
+        """(num_envs,) whether the episode ends here for a reason of its own; by default never."""
+        return np.zeros(len(observation), dtype=np.bool_)
+
+    def distance(self, achieved_goal: Array, desired_goal: Array) -> Array:
+        """(num_envs,) distance to the goal; success is a distance below `spec.success_threshold`."""
+        difference = achieved_goal - desired_goal
+        distance: Array = np.sqrt(np.square(difference).sum(axis=1))
+        return distance

@@ -308,8 +308,8 @@ class Agent:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next update depends on, as a flat dict of contiguous tensors.
 
-        Weights by layer name, `log_alpha`, Adam's moments under `adam.exp_avg.` and `adam.exp_avg_sq.`, `adam.step`, and
-        the states of both random generators (uint8). A copy: later updates leave it as it is.
+        Weights by layer name, `log_alpha`, Adam's moments under `adam.exp_avg.` and `adam.exp_avg_sq.`, `adam.step`,
+        and the states of both random generators (uint8). A copy: later updates leave it as it is.
         """
         with self._weights_lock:
             return {name: tensor.detach().clone().contiguous() for name, tensor in self._state().items()}

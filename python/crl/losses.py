@@ -7,11 +7,12 @@ The equations, their sources and where other projects differ are set out in docs
 """
 
 import math
-from difflib import get_close_matches
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from crl.errors import nearest
 
 ENERGIES = ("norm", "l2", "dot", "cosine")
 CONTRASTIVE_LOSSES = ("forward_infonce", "backward_infonce", "symmetric_infonce", "binary_nce")
@@ -33,7 +34,9 @@ def energy(phi: Tensor, psi: Tensor, kind: str = "norm") -> Tensor:
     _check_representations(phi, psi)
     match _known("energy", kind, ENERGIES):
         case "norm":
-            return -torch.linalg.vector_norm(phi - psi, dim=-1)
+            difference = phi - psi
+            scale = _power_of_two(difference.abs().amax(-1, keepdim=True))
+            return -torch.linalg.vector_norm(difference / scale, dim=-1) * scale.squeeze(-1)
         case "l2":
             return -(phi - psi).square().sum(-1)
         case "dot":
@@ -56,9 +59,10 @@ def pairwise_energy(phi: Tensor, psi: Tensor, kind: str = "norm") -> Tensor:
     _check_representations(phi, psi)
     match _known("energy", kind, ENERGIES):
         case "norm":
-            return -torch.cdist(phi, psi, compute_mode="donot_use_mm_for_euclid_dist")
+            scale = _power_of_two(torch.maximum(phi.abs().amax(), psi.abs().amax()))
+            return -_distances(phi / scale, psi / scale) * scale
         case "l2":
-            return -torch.cdist(phi, psi, compute_mode="donot_use_mm_for_euclid_dist").square()
+            return -_distances(phi, psi).square()
         case "dot":
             return phi @ psi.mT
         case _:
@@ -90,7 +94,7 @@ def contrastive_loss(logits: Tensor, kind: str = "forward_infonce") -> Tensor:
             return -0.5 * (logits.log_softmax(0).diagonal() + logits.log_softmax(1).diagonal()).mean()
         case _:
             # softplus(l) - [i = j] l is the cross-entropy in its stable form.
-            return F.softplus(logits).mean() - logits.diagonal().sum() / logits.numel()
+            return _softplus(logits).mean() - logits.diagonal().sum() / logits.numel()
 
 
 def chance_loss(kind: str, batch_size: int) -> float:
@@ -152,12 +156,34 @@ def tanh_gaussian_log_prob(pre_tanh: Tensor, log_std: Tensor, noise: Tensor) -> 
         (...).
     """
     normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
-    return (normal - 2 * (math.log(2) - pre_tanh - F.softplus(-2 * pre_tanh))).sum(-1)
+    return (normal - 2 * (math.log(2) - pre_tanh - _softplus(-2 * pre_tanh))).sum(-1)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """ln(1 + e^x). PyTorch's softplus becomes the identity above 20, where it is off by 2e-9."""
+    return -F.logsigmoid(-x)
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """(B, R), (B', R) -> Euclidean distances (B, B'), exact for near pairs, with slope 0 where they are 0."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _unit(x: Tensor) -> Tensor:
+    """Rows of (..., R) at length 1; zero rows stay zero."""
+    x = x / _power_of_two(x.abs().amax(-1, keepdim=True))
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / norm.masked_fill(norm == 0, 1)
+
+
+def _power_of_two(magnitude: Tensor) -> Tensor:
+    """The power of two just below each magnitude; any one where that is zero.
+
+    Dividing by it and multiplying back changes no bit of a norm in the usual range, and keeps the squares inside the
+    norm from overflowing or vanishing where representations are huge or tiny.
+    """
+    exponent = torch.frexp(magnitude.detach()).exponent - 1
+    return torch.ldexp(torch.ones_like(magnitude), exponent)
 
 
 def _check_representations(phi: Tensor, psi: Tensor) -> None:
@@ -197,7 +223,5 @@ def logit_statistics(logits: Tensor) -> dict[str, Tensor]:
 
 def _known(argument: str, kind: str, kinds: tuple[str, ...]) -> str:
     if kind not in kinds:
-        near = get_close_matches(str(kind), kinds, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{argument} kind must be one of {', '.join(kinds)}, got {kind!r}{hint}")
+        raise ValueError(f"{argument} must be one of {', '.join(kinds)}, got {kind!r}.{nearest(str(kind), kinds)}")
     return kind

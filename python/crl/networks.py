@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crl.config import check_depth
+from crl.errors import nearest
 from crl.losses import tanh_gaussian_log_prob
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
@@ -104,7 +106,7 @@ def build_network(
 ) -> ResidualMLP | MLP:
     """The network called `network` ("residual" or "mlp")."""
     if network not in NETWORKS:
-        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}.{nearest(network, NETWORKS)}")
     return NETWORKS[network](in_dim, out_dim, width, depth, generator=generator)
 
 
@@ -159,18 +161,6 @@ def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
     """The action tanh(mean + exp(log_std) noise) (..., A) and its log-probability (...)."""
     pre_tanh = mean + log_std.exp() * noise
     return torch.tanh(pre_tanh), tanh_gaussian_log_prob(pre_tanh, log_std, noise)
-
-
-def check_depth(depth: int) -> None:
-    """Refuse a depth that is not a positive multiple of 4, naming the nearest that are."""
-    if depth > 0 and depth % LAYERS_PER_BLOCK == 0:
-        return
-    below = depth // LAYERS_PER_BLOCK * LAYERS_PER_BLOCK
-    nearest = f"{below} and {below + LAYERS_PER_BLOCK}" if below > 0 else f"{LAYERS_PER_BLOCK}"
-    raise ValueError(
-        f"depth must be a positive multiple of {LAYERS_PER_BLOCK} (four dense layers a residual block), got {depth}; "
-        f"nearest valid: {nearest}"
-    )
 
 
 def _check_sizes(**sizes: int) -> None:

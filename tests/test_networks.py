@@ -1,0 +1,181 @@
+"""Networks: the golden block, the published sizes and initialisation, signals at every depth, the actor's head."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from crl.networks import MLP, Actor, ResidualBlock, ResidualMLP, squash
+
+GOLDEN = np.load(Path(__file__).with_name("golden.npz"))
+OBSERVATION, ACTION, GOAL, REPRESENTATION = 29, 8, 2, 64  # the ant
+
+
+def golden(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.from_numpy(np.asarray(GOLDEN[name])).to(dtype)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def num_parameters(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_residual_block_matches_golden(dtype: torch.dtype, tolerance: float) -> None:
+    block = ResidualBlock(16).to(dtype)
+    with torch.no_grad():
+        for i, layer in enumerate(block.layers):
+            layer.dense.weight.copy_(golden("block/weight_in_out")[i].T)
+            layer.dense.bias.copy_(golden("block/bias")[i])
+            layer.norm.weight.copy_(golden("block/ln_scale")[i])
+            layer.norm.bias.copy_(golden("block/ln_bias")[i])
+    x = golden("block/x", dtype).requires_grad_()
+    out = block(x)
+    out.square().sum().backward()
+    weight_grad = torch.stack([layer.dense.weight.grad.T for layer in block.layers])
+    for actual, name in ((out, "out"), (x.grad, "d_x_of_sum_sq"), (weight_grad, "d_weight_of_sum_sq")):
+        expected = golden(f"block/{name}")
+        assert (actual.double() - expected).abs().max() <= tolerance * expected.abs().max(), name
+
+
+@pytest.mark.parametrize(
+    ("depth", "millions"), [(4, 0.85), (8, 1.65), (16, 3.24), (32, 6.42), (64, 12.8), (256, 51.0), (1024, 203.7)]
+)
+def test_published_parameter_counts(depth: int, millions: float) -> None:
+    with torch.device("meta"):  # shapes only
+        actor = Actor(OBSERVATION, GOAL, ACTION, 256, depth)
+        phi = ResidualMLP(OBSERVATION + ACTION, REPRESENTATION, 256, depth)
+        psi = ResidualMLP(GOAL, REPRESENTATION, 256, depth)
+    assert round(num_parameters(actor, phi, psi) / 1e6, 2 if millions < 10 else 1) == millions
+
+
+@pytest.mark.parametrize("depth", [4, 12, 64])
+def test_parameter_count_in_closed_form(depth: int) -> None:
+    i, o, w = 5, 3, 32
+    weights, biases, norms = i * w + depth * w * w + o * w, (1 + depth) * w + o, 2 * w * (1 + depth)
+    network = ResidualMLP(i, o, w, depth)
+    assert num_parameters(network) == weights + biases + norms
+    assert sum(isinstance(m, nn.Linear) for m in network.modules()) == depth + 2
+    assert sum(isinstance(m, nn.LayerNorm) for m in network.modules()) == depth + 1
+
+
+def test_initialisation_is_the_published_one() -> None:
+    network = ResidualMLP(37, 64, 256, 4, generator=generator())
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            assert (module.bias == 0).all()
+            assert module.weight.abs().max() <= bound
+            # Uniform: standard deviation bound / sqrt(3), within 2 % at thousands of draws, and no bias to one side.
+            assert module.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+            assert abs(module.weight.mean().item()) < 0.03 * bound
+        if isinstance(module, nn.LayerNorm):
+            assert module.eps == 1e-6
+            assert (module.weight == 1).all()
+            assert (module.bias == 0).all()
+
+
+def test_weights_come_from_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first, same, other = (MLP(3, 2, 8, 2, generator=generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    for a, b, c in zip(first.parameters(), same.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert a.ndim == 1 or not torch.equal(a, c)
+
+
+@pytest.mark.parametrize(("depth", "nearest"), [(6, "4 or 8"), (255, "252 or 256"), (1, "4"), (0, "4"), (-4, "4")])
+def test_other_depths_are_refused_with_the_nearest_named(depth: int, nearest: str) -> None:
+    with pytest.raises(ValueError, match=rf"depth must be a positive multiple of 4.*got {depth};.*: {nearest}"):
+        ResidualMLP(3, 2, 8, depth)
+
+
+@pytest.mark.parametrize("sizes", [{"in_dim": 0}, {"out_dim": -1}, {"width": 0}])
+def test_other_sizes_are_refused_by_name(sizes: dict[str, int]) -> None:
+    (name,) = sizes
+    with pytest.raises(ValueError, match=rf"{name} must be at least 1, got {sizes[name]}"):
+        ResidualMLP(**{"in_dim": 3, "out_dim": 2, "width": 8, **sizes})
+
+
+def test_unknown_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="network must be one of residual, mlp, got 'resdual'"):
+        Actor(3, 2, 1, 8, 4, "resdual")
+
+
+def test_mlp_is_dense_and_swish() -> None:
+    network = MLP(3, 2, 8, 2).double()
+    x = torch.randn(5, 3, dtype=torch.float64, generator=generator())
+    expected = x
+    for layer in network.hidden:
+        expected = expected @ layer.weight.T + layer.bias
+        expected = expected / (1 + (-expected).exp())
+    expected = expected @ network.output.weight.T + network.output.bias
+    torch.testing.assert_close(network(x), expected)
+    assert num_parameters(network) == (3 * 8 + 8) + (8 * 8 + 8) + (8 * 2 + 2)
+
+
+@pytest.mark.parametrize(
+    "depth", [4, 64, pytest.param(256, marks=pytest.mark.slow), pytest.param(1024, marks=pytest.mark.slow)]
+)
+def test_signal_and_gradient_survive_the_depth(depth: int) -> None:
+    """At initialisation outputs and gradients are finite; no block's gradient is a hundredth of another's."""
+    network = ResidualMLP(29, 64, 64, depth, generator=generator())
+    x = torch.randn(32, 29, generator=generator(1))
+    out = network(x)
+    out.square().mean().backward()
+    assert out.isfinite().all()
+    norms = torch.stack([layer.dense.weight.grad.norm() for block in network.blocks for layer in block.layers])
+    assert norms.isfinite().all()
+    assert norms.max() / norms.min() < 100
+
+
+def test_actor_head_matches_golden() -> None:
+    mean, raw, noise = (golden(f"policy/{name}") for name in ("mean", "raw_log_std", "noise"))
+    actor = Actor(1, 1, 8, 8, 1, "mlp").double()
+    actor.network = Fixed(torch.cat((mean, raw), -1))
+    observation = goal = torch.zeros(16, 1, dtype=torch.float64)
+    torch.testing.assert_close(actor(observation, goal)[1], golden("policy/log_std"))
+    action, log_prob = actor.sample(observation, goal, noise)
+    torch.testing.assert_close(action, golden("policy/action"))
+    torch.testing.assert_close(log_prob, golden("policy/log_prob_exact"))
+    torch.testing.assert_close(actor.mode(observation, goal), golden("policy/deterministic_action"))
+
+
+class Fixed(nn.Module):
+    """A network whose output is given."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output
+
+
+def test_actor_bounds_and_shapes() -> None:
+    actor = Actor(OBSERVATION, GOAL, ACTION, 32, 4, generator=generator())
+    observation, goal = (100 * torch.randn(64, dim, generator=generator(1)) for dim in (OBSERVATION, GOAL))
+    mean, log_std = actor(observation, goal)
+    assert mean.shape == log_std.shape == (64, ACTION)
+    assert ((log_std >= -5) & (log_std <= 2)).all()
+    action, log_prob = actor.sample(observation, goal)
+    assert action.shape == (64, ACTION)
+    assert log_prob.shape == (64,)
+    assert (action.abs() <= 1).all()
+    assert not torch.equal(action, actor.sample(observation, goal)[0])
+
+
+def test_saturated_actions_keep_finite_gradients() -> None:
+    mean = torch.tensor([[-40.0, 40.0]], requires_grad=True)
+    log_std = torch.full((1, 2), 2.0, requires_grad=True)
+    action, log_prob = squash(mean, log_std, torch.ones(1, 2))
+    assert action.tolist() == [[-1, 1]]
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all()
+    assert mean.grad.tolist() == [[-2, 2]]  # d/dx of -log(1 - tanh^2 x) is 2 tanh x
+    assert log_std.grad.isfinite().all()

@@ -100,10 +100,10 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
                 raise ValueError(f"options: unknown key {key!r}; the only one is 'goal'")
             self._goal[:] = self._checked_goal(value)
         self._started = True
+        self._done = np.zeros(self.num_envs, dtype=np.bool_)
         self._observation = self.task.observe(self.batch).astype(np.float32)
-        no = np.zeros(self.num_envs, dtype=np.bool_)
         observation, success, distance = self._evaluate()
-        return observation, {"success": success, "distance": distance, "diverged": no}
+        return observation, {"success": success, "distance": distance, "diverged": np.zeros_like(success)}
 
     def step(
         self, actions: ArrayLike
@@ -149,7 +149,6 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self.batch.qvel[worlds] = start.qvel
         self._goal[worlds] = start.goal
         self._steps[worlds] = 0
-        self._done[worlds] = False
 
     def _diverged(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Worlds that MuJoCo put back because they blew up, or whose observation is not finite."""

@@ -20,7 +20,7 @@ _FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
 
 
-def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], None]], *, keep: int) -> Path:
+def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]], *, keep: int) -> Path:
     """Write checkpoint `run/checkpoints/step_{env_steps}` and delete all but the newest `keep` of the run.
 
     Args:

@@ -6,6 +6,8 @@ device, the published default.
 """
 
 import dataclasses
+import math
+import operator
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -143,20 +145,22 @@ def check(setting: "dataclasses.Field[Any]", value: Any) -> None:
     if value is AUTO and setting.default is AUTO:
         return
     name, kind, limits = file_key(setting.name), setting_type(setting.name), setting.metadata
-    accepted = (int, float) if kind is float else kind
+    accepted: Any = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{name} must be of type {kind.__name__}, got {value!r}.")
     if limits["choices"] and value not in limits["choices"]:
-        hint = nearest(value, limits["choices"])
+        hint = nearest(str(value), limits["choices"])
         raise ConfigError(f"{name} must be one of {', '.join(limits['choices'])}; got {value!r}.{hint}")
     if kind is not float and kind is not int:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be finite, got {value!r}.")
     for limit, holds, words in (
-        ("above", lambda bound: value > bound, "greater than"),
-        ("at_least", lambda bound: value >= bound, "at least"),
-        ("at_most", lambda bound: value <= bound, "at most"),
+        ("above", operator.gt, "greater than"),
+        ("at_least", operator.ge, "at least"),
+        ("at_most", operator.le, "at most"),
     ):
-        if limits[limit] is not None and not holds(limits[limit]):
+        if limits[limit] is not None and not holds(value, limits[limit]):
             raise ConfigError(f"{name} must be {words} {limits[limit]:g}, got {value!r}.")
 
 
@@ -202,7 +206,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2001-99-99
         raise ConfigError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
         values = {}

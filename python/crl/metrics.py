@@ -138,4 +138,4 @@ def _event_writer(directory: Path, resume_at: int | None) -> Any:
     except ImportError:
         return None
     purge = None if resume_at is None else resume_at + 1
-    return SummaryWriter(str(directory), purge_step=purge)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(directory), purge_step=purge)

@@ -128,8 +128,8 @@ class Trainer:
             )
         )
         # Beside the learner the collector acts with weights of its own, taken over between rounds.
-        self.policy = self.agent.policy() if config.asynchronous else self.agent
-        self.collector = Collector(self.env, self.policy, self.buffer, seed=config.seed)
+        self.weights = self.agent.policy() if config.asynchronous else None
+        self.collector = Collector(self.env, self.weights or self.agent, self.buffer, seed=config.seed)
         self.progress, self.means = Progress(), RunningMean()
         self.evaluation: Evaluation | None = None
         self.clock = Clock(config, spec.episode_length)
@@ -147,8 +147,8 @@ class Trainer:
             while not self.stop.is_set() and (progress.pending_updates or progress.env_steps < config.total_env_steps):
                 collecting = None
                 if not progress.pending_updates:
-                    if config.asynchronous and self.ready:
-                        self.policy.refresh()
+                    if self.weights and self.ready:
+                        self.weights.refresh()
                         collecting = background.submit(self.collect)
                     else:
                         progress.env_steps += self.collect()

@@ -119,9 +119,7 @@ def test_mlp_is_dense_and_swish() -> None:
     assert num_parameters(network) == (3 * 8 + 8) + (8 * 8 + 8) + (8 * 2 + 2)
 
 
-@pytest.mark.parametrize(
-    "depth", [4, 64, pytest.param(256, marks=pytest.mark.slow), pytest.param(1024, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("depth", [4, 64, 256, 1024])
 def test_signal_and_gradient_survive_the_depth(depth: int) -> None:
     """At initialisation outputs and gradients are finite; no block's gradient is a hundredth of another's."""
     network = ResidualMLP(29, 64, 64, depth, generator=generator())

@@ -1,0 +1,72 @@
+# What developers do and what .ci/run does. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV   ?= .venv
+DIST   ?= dist
+BIN    := $(VENV)/bin
+export DIST
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build format lint test test-all rust-test bench bench-smoke wheel package readme-train readme-test ci clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.complete  ## a virtual environment with everything, the package installed editable
+
+$(VENV)/.complete: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(VENV) --editable ".[dev]"
+	touch $@
+
+build: setup  ## compile the Rust extension again after a change to it
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --uv --release --locked
+
+format: setup  ## let ruff and rustfmt lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	cargo fmt --all
+
+lint: setup  ## ruff, mypy --strict, the extension's stub against the extension, rustfmt, clippy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest crl._core
+	cargo fmt --all --check
+	PYO3_PYTHON=$(abspath $(BIN))/python cargo clippy --workspace --all-targets --locked -- -D warnings
+
+test: setup  ## the default tests
+	$(BIN)/python -m pytest
+
+test-all: setup  ## also the slow ones
+	$(BIN)/python -m pytest -m "not gpu and not peers"
+
+rust-test:  ## the tests of the Rust core
+	cargo test --package crl-replay --locked
+
+bench: setup  ## the benchmarks
+	$(BIN)/python -m pytest benches --benchmark-only
+
+bench-smoke: setup  ## every benchmark once, as a test that it still runs
+	$(BIN)/python -m pytest benches --benchmark-disable
+
+wheel: setup  ## build the wheel and the source distribution into dist/
+	rm -rf $(DIST)
+	$(BIN)/maturin build --release --locked --out $(DIST)
+	$(BIN)/maturin sdist --out $(DIST)
+
+package: wheel  ## install what `make wheel` built in clean environments, and train from there
+	PATH="$(abspath $(BIN)):$$PATH" .ci/package.sh
+
+readme-train:  ## README's first command in a clean environment, and the rest of that page
+	.ci/readme.sh train
+
+readme-test:  ## README's second command in a clean environment
+	.ci/readme.sh test
+
+ci:  ## everything, as before a change lands
+	.ci/run
+
+clean:  ## remove what building and testing leave
+	rm -rf $(DIST) target .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

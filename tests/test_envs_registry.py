@@ -47,21 +47,21 @@ def test_aliases(alias, name):
 
 @pytest.mark.parametrize("typed", ["ant_mze", "Ant_maze", "ant-maze", "antmaze"])
 def test_unknown_name_answers_with_the_nearest(typed):
-    with pytest.raises(envs.UnknownEnvironmentError, match=r"did you mean .*ant_maze"):
+    with pytest.raises(envs.UnknownEnvironmentError, match=r"there is no environment .*Did you mean .*'ant_maze'"):
         envs.spec(typed)
     with pytest.raises(ValueError, match="ant_maze"):
         envs.make(typed, 1)
 
 
 def test_nothing_near():
-    with pytest.raises(envs.UnknownEnvironmentError, match="crl envs lists all"):
+    with pytest.raises(envs.UnknownEnvironmentError, match="`crl envs` lists all"):
         envs.spec("qqqqqqqq")
 
 
 def test_options_reach_the_task_and_unknown_ones_are_refused():
     assert envs.spec("ant", episode_length=7).episode_length == 7
     assert envs.make("ant", 1, episode_length=7).env_spec.episode_length == 7
-    with pytest.raises(ValueError, match=r"no option 'episode_lenght'; did you mean 'episode_length'\? it takes"):
+    with pytest.raises(ValueError, match=r"no option 'episode_lenght'; it takes: .*Did you mean 'episode_length'\?"):
         envs.spec("ant", episode_lenght=7)
     with pytest.raises(ValueError, match="no option 'random_start'"):  # positional: a matter of the name
         envs.spec("ant", random_start=True)
@@ -82,6 +82,15 @@ def test_register(clean_registry):
         envs.register("ant_maze", Corridor)
     with pytest.raises(ValueError, match="letters, digits and underscores, got 'my env'"):
         envs.register("my env", Corridor)
+
+
+def test_a_factory_that_lies_is_named(clean_registry):
+    envs.register("hall", Corridor)
+    with pytest.raises(ValueError, match="'hall': its spec must bear that name, got 'corridor'"):
+        envs.spec("hall")
+    envs.register("nothing", lambda: None)
+    with pytest.raises(ValueError, match=r"'nothing': its factory must return a crl.envs.Task, got NoneType"):
+        envs.spec("nothing")
 
 
 def test_entry_points(monkeypatch):

@@ -57,7 +57,7 @@ def make(name: str, num_envs: int, *, seed: int = 0, num_threads: int | None = N
     Raises:
         UnknownEnvironmentError: no environment has this name.
         ValueError: a bad size, or an option it does not take.
-        ImportError: MuJoCo or Gymnasium is missing; the message says what to install.
+        MissingExtraError: an `ImportError`: MuJoCo or Gymnasium is missing or unusable; it says what to install.
     """
     task = create(name, options)
     from crl.envs.dependencies import require_simulator

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,14 +13,15 @@ from crl.envs.layouts import LAYOUTS
 from crl.envs.point import PointMaze
 from crl.envs.reacher import Reacher
 from crl.envs.task import Task
+from crl.errors import ConfigError, nearest
 
 TaskFactory = Callable[..., Task]
 
 ENTRY_POINT_GROUP = "crl.envs"
 
 
-class UnknownEnvironmentError(ValueError):
-    """No environment has this name."""
+class UnknownEnvironmentError(ConfigError):
+    """No environment has this name. A `ValueError`."""
 
 
 _factories: dict[str, TaskFactory] = {}
@@ -64,7 +64,7 @@ def create(name: str, options: dict[str, Any]) -> Task:
 
     Raises:
         UnknownEnvironmentError: there is none; the message names the nearest.
-        ValueError: it does not take one of the options.
+        ValueError: it does not take one of the options, or its factory does not return a `Task` of that name.
     """
     factory = _find(name)
     accepted = [
@@ -74,11 +74,16 @@ def create(name: str, options: dict[str, Any]) -> Task:
     ]
     for option in options:
         if option not in accepted:
-            nearest = difflib.get_close_matches(option, accepted, n=1)
-            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            listing = ", ".join(sorted(accepted)) or "none"
-            raise ValueError(f"environment {name!r} has no option {option!r}; {hint}it takes: {listing}")
-    return factory(**options)
+            listing = ", ".join(sorted(accepted)) or "no options"
+            raise ValueError(
+                f"environment {name!r} has no option {option!r}; it takes: {listing}.{nearest(option, accepted)}"
+            )
+    task = factory(**options)
+    if not isinstance(task, Task):
+        raise ValueError(f"environment {name!r}: its factory must return a crl.envs.Task, got {type(task).__name__}")
+    if task.spec.name != _aliases.get(name, name):
+        raise ValueError(f"environment {name!r}: its spec must bear that name, got {task.spec.name!r}")
+    return task
 
 
 def _find(name: str) -> TaskFactory:
@@ -88,10 +93,8 @@ def _find(name: str) -> TaskFactory:
     installed = _entry_points()
     if canonical in installed:
         return _load(installed[canonical])
-    known = [*names(), *_aliases]
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(nearest)}?" if nearest else "crl envs lists all"
-    raise UnknownEnvironmentError(f"unknown environment {name!r}; {hint}")
+    hint = nearest(name, [*names(), *_aliases])
+    raise UnknownEnvironmentError(f"there is no environment {name!r}.{hint or ' `crl envs` lists all.'}")
 
 
 def _entry_points() -> dict[str, EntryPoint]:

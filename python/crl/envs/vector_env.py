@@ -53,7 +53,10 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
             _check_size("num_threads", num_threads)
         self.task, self.env_spec = task, task.spec
         self.num_envs, self.num_threads = num_envs, min(num_threads or cpu_count(), num_envs)
-        self.batch = Batch(task.build_model(), num_envs, self.num_threads)
+        model = task.build_model()
+        if model.nu != self.env_spec.action_dim:
+            raise ValueError(f"{task.spec.name}: the model has {model.nu} actuators, its spec {task.spec.action_dim}")
+        self.batch = Batch(model, num_envs, self.num_threads)
         # The first row of a world's life: every field of the state that a start does not set.
         self._initial_state = self.batch.state[0].copy()
         self._goal_indices = list(self.env_spec.goal_indices)

@@ -1,0 +1,103 @@
+"""How fast do the worlds turn, how much of that is physics, and how fast do the peers turn theirs?
+
+    pytest benches/bench_envs.py
+
+Every benchmark makes `STEPS` steps of all its worlds with random actions; `extra_info` holds env steps per second.
+Shares compare CPU seconds of two loops that take turns, so that other work on the machine falls on both.
+"""
+
+import time
+from statistics import median
+
+import gymnasium
+import numpy as np
+import pytest
+from mujoco import MjData
+from mujoco.rollout import Rollout
+
+import crl.envs as envs
+
+STEPS = 20
+ROUNDS = 9
+
+
+def actions_of(space, steps=STEPS):
+    return np.random.default_rng(0).uniform(-1, 1, (steps, *space.shape)).astype(np.float32)
+
+
+def measure(benchmark, env, num_envs):
+    """Benchmark `STEPS` vector steps of `env`; only the stepping is timed."""
+    env.reset(seed=0)
+    actions = actions_of(env.action_space)
+
+    def run():
+        for action in actions:
+            env.step(action)
+
+    benchmark.pedantic(run, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.extra_info["env_steps_per_second"] = round(STEPS * num_envs / benchmark.stats.stats.median)
+    env.close()
+
+
+@pytest.mark.parametrize("num_envs", [64, 256, 1024])
+@pytest.mark.parametrize("name", ["ant_u_maze", "ant", "reacher", "point_u_maze"])
+def test_worlds(benchmark, name, num_envs):
+    benchmark.group = "env steps"
+    measure(benchmark, envs.make(name, num_envs), num_envs)
+
+
+@pytest.mark.parametrize("name", ["ant_u_maze", "ant"])
+def test_worlds_at_gymnasiums_fidelity(benchmark, name):
+    benchmark.group = "env steps"
+    measure(benchmark, envs.make(name, 256, fidelity="gymnasium"), 256)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("name", ["Ant-v5", "Reacher-v5"])
+def test_gymnasiums_own(benchmark, name, vectorization):
+    benchmark.group = "env steps"
+    measure(benchmark, gymnasium.make_vec(name, num_envs=16, vectorization_mode=vectorization), 16)
+
+
+def cpu_seconds(work):
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("name", ["ant_u_maze", "ant", "reacher", "point_u_maze"])
+def test_share_of_bare_physics(benchmark, name):
+    """One thread, 256 worlds: the whole `step` beside MuJoCo's own C loop over the same states and actions."""
+    benchmark.group = "share of bare mj_step"
+    env = envs.make(name, 256, num_threads=1)
+    env.reset(seed=0)
+    actions = actions_of(env.action_space)
+    # One control step is held for action_repeat physics steps.
+    controls = np.repeat(actions.swapaxes(0, 1), env.env_spec.action_repeat, axis=1).astype(np.float64)
+    size = 1 + env.model.nq + env.model.nv  # time, positions, velocities: a rollout's initial state
+    data, rollout = MjData(env.model), Rollout(nthread=0)
+    record = np.empty((256, controls.shape[1], size))
+
+    def whole():
+        for action in actions:
+            env.step(action)
+
+    whole_times, bare_times = [], []
+
+    def turn():
+        states = env.batch.state[:, :size].copy()
+        whole_times.append(cpu_seconds(whole))
+        bare_times.append(
+            cpu_seconds(lambda: rollout.rollout([env.model] * 256, [data], states, controls, state=record))
+        )
+
+    benchmark.pedantic(turn, rounds=ROUNDS, warmup_rounds=1)
+    share = median(bare / whole for bare, whole in zip(bare_times, whole_times, strict=True))
+    steps = 256 * STEPS
+    benchmark.extra_info.update(
+        share=round(share, 3),
+        cpu_us_per_env_step=round(1e6 * median(whole_times) / steps, 2),
+        bare_cpu_us_per_env_step=round(1e6 * median(bare_times) / steps, 2),
+    )
+    if name == "ant_u_maze":
+        assert share >= 0.85

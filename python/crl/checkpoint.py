@@ -1,7 +1,8 @@
 """Checkpoints: directories that are either whole or not there, and never hold code.
 
 `checkpoints/step_N/` is written under another name and renamed when complete. Its MANIFEST.json, written last, lists
-every file with size and BLAKE2b digest; what does not match it is refused.
+every file with size and BLAKE2b digest; what does not match it is refused. A kill at any moment leaves the run with
+the checkpoints it had before, or with the new one.
 """
 
 import hashlib
@@ -17,7 +18,8 @@ from crl.errors import CheckpointError
 
 MANIFEST = "MANIFEST.json"
 _FORMAT = 1
-_NAME = re.compile(r"step_(\d+)")
+_NAME = re.compile(r"step_(\d+)|\.step_(\d+)\.replaced")
+"""A checkpoint, or the former one of the same step while the new one takes its place."""
 
 
 def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]], *, keep: int) -> Path:
@@ -26,7 +28,7 @@ def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]
     Args:
         run: the run directory.
         env_steps: names the checkpoint; one of the same name is replaced.
-        files: for each file name, a function that writes it to the path it is given.
+        files: for each file name, a function that writes it to the path it is given, or raises OSError.
         keep: how many checkpoints stay.
 
     Raises:
@@ -34,8 +36,10 @@ def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]
     """
     parent = run / "checkpoints"
     target, partial = parent / f"step_{env_steps}", parent / f".step_{env_steps}.partial"
+    replaced = parent / f".step_{env_steps}.replaced"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left_by_a_kill in parent.glob(".step_*.partial"):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, write in files.items():
             write(partial / name)
@@ -44,11 +48,12 @@ def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]
         manifest.write_text(json.dumps({"format": _FORMAT, "files": entries}, indent=1), encoding="utf-8")
         for path in (*(partial / name for name in files), manifest, partial):
             _sync(path)
-        replaced = parent / f".{target.name}.replaced"
         if target.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
             os.rename(target, replaced)
         os.rename(partial, target)
         _sync(parent)
+        _sync(run)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -62,10 +67,12 @@ def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]
 
 def complete(run: Path) -> list[Path]:
     """The run's checkpoints that have a manifest, oldest first."""
-    numbered = [
-        (int(match[1]), path) for path in (run / "checkpoints").glob("step_*") if (match := _NAME.fullmatch(path.name))
-    ]
-    return [path for _, path in sorted(numbered) if (path / MANIFEST).is_file()]
+    newest: dict[int, Path] = {}
+    # Sorted, a replaced one (its name begins with a dot) comes before the one that takes its place.
+    for path in sorted((run / "checkpoints").glob("*step_*")):
+        if (match := _NAME.fullmatch(path.name)) and (path / MANIFEST).is_file():
+            newest[int(match[1] or match[2])] = path
+    return [newest[step] for step in sorted(newest)]
 
 
 def latest(run: Path) -> Path:
@@ -95,7 +102,7 @@ def verify(directory: Path) -> None:
                 f"checkpoint {directory} has format {manifest['format']}, expected {_FORMAT}: upgrade crl."
             )
         entries = dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} is unreadable ({error}).") from None
     for name, expected in entries.items():
         path = directory / name

@@ -20,6 +20,9 @@ from crl.presets import PRESETS, RECIPES, device_sizes
 AUTO: Any = None
 """Marks a setting that the preset, the environment's recipe or the device decides."""
 
+ROWS_TO_LEARN = 3
+"""Any so many rows of one world in a row hold a state with a successor: two may be an end and a beginning."""
+
 
 def _setting(
     default: Any,
@@ -89,6 +92,12 @@ class TrainConfig:
     updates_per_collect: int = _setting(AUTO, "Schedule", "Updates after each collecting round.", at_least=1)
     learning_starts: int = _setting(
         AUTO, "Schedule", "Environment steps collected before the first update.", at_least=0
+    )
+    prefill: str = _setting(
+        AUTO,
+        "Schedule",
+        "Who acts before learning starts: the untrained policy (Wang et al. 2025) or uniform actions (Eysenbach et al. 2022).",
+        choices=("policy", "uniform"),
     )
     buffer_capacity: int = _setting(
         AUTO, "Schedule", "Rows kept in the replay buffer, all worlds together.", at_least=2
@@ -277,15 +286,17 @@ def _check_together(config: TrainConfig) -> None:
     if config.network == "residual":
         for name in ("depth", "actor_depth", "critic_depth"):
             check_depth(getattr(config, name), name)
-    if config.buffer_capacity < 2 * config.num_envs:
+    if config.buffer_capacity < ROWS_TO_LEARN * config.num_envs:
         raise ConfigError(
-            f"buffer_capacity must hold at least 2 rows for each of the {config.num_envs} worlds "
-            f"({2 * config.num_envs}), got {config.buffer_capacity}."
+            f"buffer_capacity must hold at least {ROWS_TO_LEARN} rows for each of the {config.num_envs} worlds "
+            f"({ROWS_TO_LEARN * config.num_envs}), got {config.buffer_capacity}."
         )
-    if config.learning_starts > config.total_env_steps:
+    round_steps = config.num_envs * config.unroll_length
+    first_update = max(config.learning_starts, ROWS_TO_LEARN * config.num_envs)
+    if first_update > math.ceil(config.total_env_steps / round_steps) * round_steps:
         raise ConfigError(
-            f"learning_starts ({config.learning_starts}) is beyond total_env_steps ({config.total_env_steps}): "
-            "no update would ever be made."
+            f"total_env_steps ({config.total_env_steps}) end before the first update, which comes after {first_update} "
+            f"(learning_starts, and at least {ROWS_TO_LEARN} in each world): raise it, or lower learning_starts."
         )
     train, evaluation = envs.spec(config.env), envs.spec(config.eval_env)
     for name in ("observation_dim", "goal_dim", "action_dim"):

@@ -1,8 +1,9 @@
 """What a person at the terminal sees: the settings, one live line, plain lines when there is no terminal."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ class Reporter:
         self._total = 0
         self._last_line = 0.0
 
-    def start(self, resolved: Any, run_dir: Path, saved: Path | None) -> None:
-        """Show the resolved configuration, with the reason for each value, and where the run lives."""
+    @contextlib.contextmanager
+    def show(self, resolved: Any, run_dir: Path, saved: Path | None) -> Iterator[None]:
+        """Show the resolved configuration, with the reason for each value, where the run lives, then its progress."""
         settings_table(self.console, resolved)
         self.console.print(f"run directory: {run_dir}")
         if saved is not None:
@@ -40,6 +42,12 @@ class Reporter:
         if self.console.is_terminal:
             self._live = Live(Text("collecting"), console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
+        try:
+            yield
+        finally:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
 
     def tick(self, progress: Any, time_left: float | None) -> None:
         """Called after every update; cheap."""
@@ -72,12 +80,6 @@ class Reporter:
         """Print a warning; it stays on screen."""
         self.console.print(f"warning: {text}", style="yellow")
 
-    def finish(self) -> None:
-        """Take the live line away."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
     def _print_line(self, env_steps: int, updates: int, time_left: float | None) -> None:
         self._last_line = time.monotonic()
         self.console.print(self._line(env_steps, updates, time_left))
@@ -101,8 +103,8 @@ class Reporter:
 
 
 def plain_console() -> Console:
-    """Standard output, without guessing at what to colour or where to break lines."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    """Standard output, taking text as it is: no guessing at what to colour, where to break lines, what is markup."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def settings_table(console: Console, resolved: Any) -> None:

@@ -1,6 +1,7 @@
 """The published evaluation: fresh worlds, one episode each, the deterministic actor."""
 
 import math
+import threading
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -36,7 +37,13 @@ class Evaluation:
         }
 
 
-def evaluate(policy: Any, env: Any, *, seed: int, deterministic: bool = True) -> Evaluation:
+class Stopped(Exception):
+    """An evaluation was stopped before its end; it has no outcome."""
+
+
+def evaluate(
+    policy: Any, env: Any, *, seed: int, deterministic: bool = True, stop: threading.Event | None = None
+) -> Evaluation:
     """Run one episode in each world of vector environment `env`, reset from `seed`.
 
     A world whose episode has ended is not counted further, whatever it does until the others end.
@@ -46,6 +53,10 @@ def evaluate(policy: Any, env: Any, *, seed: int, deterministic: bool = True) ->
         env: a `crl.envs` VectorEnv, whose info gives `success` and `distance` [N] after each step.
         seed: of the starts and goals.
         deterministic: take the mode of the action distribution (published) instead of a sample.
+        stop: ends the evaluation when set, from any thread.
+
+    Raises:
+        Stopped: when `stop` was set before the last episode ended.
     """
     observation, _ = env.reset(seed=seed)
     running = np.ones(env.num_envs, dtype=bool)
@@ -53,6 +64,8 @@ def evaluate(policy: Any, env: Any, *, seed: int, deterministic: bool = True) ->
     success_at_end = np.zeros(env.num_envs, dtype=bool)
     final_distance = np.zeros(env.num_envs)
     while running.any():
+        if stop is not None and stop.is_set():
+            raise Stopped
         action = policy.act(observation["observation"], observation["desired_goal"], deterministic=deterministic)
         observation, _, terminated, truncated, info = env.step(action.cpu().numpy())
         steps_at_goal += running & info["success"]

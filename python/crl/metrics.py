@@ -10,6 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from crl.errors import CheckpointError
+
 METRICS: Mapping[str, str] = {
     "env_steps": "environment steps so far, all worlds together",
     "updates": "updates so far",
@@ -78,13 +80,17 @@ class MetricsWriter:
 
     Args:
         directory: the run directory.
-        resume_at: when resuming, the env steps of the checkpoint: later rows are dropped, as they will be written anew.
+        resume_at: when resuming, env steps and updates of the checkpoint: later rows are dropped, as they will be
+            written anew.
+
+    Raises:
+        CheckpointError: when the metrics.csv to go on with is not one of this version.
     """
 
-    def __init__(self, directory: Path, resume_at: int | None = None) -> None:
+    def __init__(self, directory: Path, resume_at: tuple[int, int] | None = None) -> None:
         path = directory / "metrics.csv"
         if resume_at is not None and path.exists():
-            _drop_rows_after(path, resume_at)
+            _drop_rows_after(path, *resume_at)
         new = not path.exists()
         self._file = path.open("a", newline="", encoding="utf-8")
         self._csv = csv.DictWriter(self._file, fieldnames=list(METRICS))
@@ -121,21 +127,25 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
 
 
-def _drop_rows_after(path: Path, env_steps: int) -> None:
+def _drop_rows_after(path: Path, env_steps: int, updates: int) -> None:
+    header = list(METRICS)
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    # A row cut short by a crash has too few cells; it is later than any checkpoint.
-    kept = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= env_steps]
+        found, *rows = list(csv.reader(file)) or [[]]
+    if found != header:
+        raise CheckpointError(f"{path} has other columns than this version of crl writes: move it away to go on.")
+    # A row cut short by a crash has too few cells; it is later than any checkpoint. Both counts matter: a checkpoint
+    # made inside a round of updates has the env steps of that round's row, and fewer updates.
+    kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= env_steps and int(row[1]) <= updates]
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([rows[0], *kept])
+        csv.writer(file).writerows([header, *kept])
     os.replace(partial, path)
 
 
-def _event_writer(directory: Path, resume_at: int | None) -> Any:
+def _event_writer(directory: Path, resume_at: tuple[int, int] | None) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    purge = None if resume_at is None else resume_at + 1
+    purge = None if resume_at is None else resume_at[0] + 1
     return SummaryWriter(str(directory), purge_step=purge)

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,12 @@ def resolve(settings: TrainConfig) -> Resolved:
     if settings.device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     else:
-        try:
-            device = str(torch.device(settings.device))
-        except RuntimeError:
-            raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {settings.device!r}.") from None
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(f"device {device} is asked for, but PyTorch sees no CUDA device; use --device cpu.")
-        if not device.startswith(("cpu", "cuda")):
-            raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {settings.device!r}.")
+        device = settings.device
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}.")
+        count = torch.cuda.device_count()
+        if device != "cpu" and int(device.partition(":")[2] or 0) >= count:
+            raise ConfigError(f"device {device} is asked for, but PyTorch sees {count} CUDA devices; use --device cpu.")
     return config.resolve(settings, device=device, num_cores=len(os.sched_getaffinity(0)))
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,11 @@ from crl import checkpoint, envs, losses, run
 from crl.agent import Agent
 from crl.buffer import TrajectoryBuffer
 from crl.clock import Clock
-from crl.collector import Collector
-from crl.config import TrainConfig
+from crl.collector import Collector, UniformPolicy
+from crl.config import ROWS_TO_LEARN, TrainConfig
 from crl.console import Reporter
-from crl.errors import ConfigError
-from crl.evaluation import Evaluation, evaluate
+from crl.errors import CheckpointError, ConfigError
+from crl.evaluation import Evaluation, Stopped, evaluate
 from crl.metrics import MetricsWriter, RunningMean
 
 CHANCE_MARGIN = 0.1
@@ -93,8 +93,8 @@ def train(
         saved, resolved = None, run.resolve(dataclasses.replace(settings, **changes))
         run_dir = run.create(resolved.config)
     reporter = reporter or Reporter()
-    reporter.start(resolved, run_dir, saved)
     with (
+        reporter.show(resolved, run_dir, saved),
         _threads(resolved.config.num_threads),
         Trainer(resolved.config, run_dir, reporter, stop or threading.Event(), saved) as trainer,
     ):
@@ -135,7 +135,7 @@ class Trainer:
         self.clock = Clock(config, spec.episode_length)
         if saved:
             self._load(saved)
-        self.metrics = MetricsWriter(run_dir, self.progress.env_steps if saved else None)
+        self.metrics = MetricsWriter(run_dir, (self.progress.env_steps, self.progress.updates) if saved else None)
         self._last_row = dataclasses.replace(self.progress)
         self._warned_of_chance = False
 
@@ -144,7 +144,12 @@ class Trainer:
         config, progress = self.config, self.progress
         started = time.monotonic() - progress.wall_time
         with ThreadPoolExecutor(1) as background:
-            while not self.stop.is_set() and (progress.pending_updates or progress.env_steps < config.total_env_steps):
+            while not self.stop.is_set() and not self.done:
+                if self.evaluation_due:
+                    self.evaluate()
+                    if not self.stop.is_set():
+                        self.save()
+                    continue
                 collecting = None
                 if not progress.pending_updates:
                     if self.weights and self.ready:
@@ -158,9 +163,6 @@ class Trainer:
                 progress.wall_time = time.monotonic() - started
                 if not progress.pending_updates:
                     self.log()
-                    if self.evaluation_due:
-                        self.evaluate()
-                        self.save()
         progress.wall_time = time.monotonic() - started
         if self.stop.is_set():
             self.save()
@@ -168,7 +170,7 @@ class Trainer:
     @property
     def ready(self) -> bool:
         """Whether there is enough in the buffer to learn from: the prefill, and rows that have a successor."""
-        return self.progress.env_steps >= max(self.config.learning_starts, 2 * self.config.num_envs)
+        return self.progress.env_steps >= max(self.config.learning_starts, ROWS_TO_LEARN * self.config.num_envs)
 
     @property
     def time_left(self) -> float | None:
@@ -177,14 +179,25 @@ class Trainer:
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether an evaluation interval, or the run, is complete."""
-        steps, interval = self.progress.env_steps, self.config.eval_interval
-        return steps >= self.config.total_env_steps or steps // interval > self.progress.evaluated_at // interval
+        """Whether an evaluation interval, or the run, is complete and not yet evaluated."""
+        steps, evaluated_at, interval = self.progress.env_steps, self.progress.evaluated_at, self.config.eval_interval
+        complete = steps >= self.config.total_env_steps or steps // interval > evaluated_at // interval
+        return complete and steps > evaluated_at and not self.progress.pending_updates
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps and updates were made, and the result evaluated."""
+        return self.progress.evaluated_at >= self.config.total_env_steps
 
     def collect(self) -> int:
         """One round of env steps; returns their number."""
-        with self.clock.phase("collect", self.config.unroll_length * self.config.num_envs):
-            return self.collector.collect(self.config.unroll_length)
+        config = self.config
+        if config.prefill == "uniform" and not self.ready:
+            self.collector.policy = UniformPolicy(self.agent.spec.action_dim, [config.seed, self.progress.env_steps])
+        else:
+            self.collector.policy = self.policy
+        with self.clock.phase("collect", config.unroll_length * config.num_envs):
+            return self.collector.collect(config.unroll_length)
 
     def learn(self) -> None:
         """The pending updates of this round, or as many as are made before a stop."""
@@ -224,13 +237,21 @@ class Trainer:
         self._warn_of_chance(row)
 
     def evaluate(self) -> None:
-        """Evaluate on worlds of their own, with starts and goals that no other evaluation of the run has."""
+        """Evaluate on worlds of their own, with starts, goals and noise that no other evaluation of the run has.
+
+        If stopped it stays due, and is made from its start when the run goes on.
+        """
         config, progress = self.config, self.progress
         seed = int(np.random.SeedSequence([config.seed, progress.env_steps]).generate_state(1)[0])
-        with self.clock.phase("evaluate", 1):
-            self.evaluation = evaluate(self.agent, self.eval_env, seed=seed)
+        policy = self.agent.policy(torch.Generator(config.device).manual_seed(seed))
+        try:
+            with self.clock.phase("evaluate", 1):
+                self.evaluation = evaluate(policy, self.eval_env, seed=seed, stop=self.stop)
+        except Stopped:
+            return
         progress.evaluated_at = progress.env_steps
-        self.metrics.write({"env_steps": progress.env_steps, "updates": progress.updates, **self.evaluation.metrics()})
+        counts = {"env_steps": progress.env_steps, "updates": progress.updates, "wall_time": progress.wall_time}
+        self.metrics.write({**counts, **self.evaluation.metrics()})
         self.reporter.evaluated(progress, self.evaluation)
 
     def save(self) -> None:
@@ -241,11 +262,9 @@ class Trainer:
                 self.run_dir,
                 self.progress.env_steps,
                 {
-                    "agent.safetensors": lambda path: safetensors.torch.save_file(self.agent.state_dict(), path),
-                    "collector.safetensors": lambda path: safetensors.numpy.save_file(
-                        self.collector.state_dict(), path
-                    ),
-                    "buffer.crlb": lambda path: self.buffer.save(path),
+                    "agent.safetensors": _writer(safetensors.torch.save_file, self.agent.state_dict),
+                    "collector.safetensors": _writer(safetensors.numpy.save_file, self.collector.state_dict),
+                    "buffer.crlb": self.buffer.save,
                     "state.json": lambda path: path.write_text(json.dumps(state, indent=1), encoding="utf-8"),
                 },
                 keep=self.config.keep_checkpoints,
@@ -253,14 +272,17 @@ class Trainer:
 
     def result(self) -> TrainResult:
         """The outcome so far."""
-        done = self.progress.env_steps >= self.config.total_env_steps and not self.progress.pending_updates
-        return TrainResult(self.run_dir, self.progress.env_steps, self.progress.updates, self.evaluation, not done)
+        progress = self.progress
+        return TrainResult(self.run_dir, progress.env_steps, progress.updates, self.evaluation, not self.done)
 
     def _load(self, saved: Path) -> None:
-        self.collector.load_state_dict(safetensors.numpy.load_file(saved / "collector.safetensors"))
-        state = checkpoint.read_json(saved / "state.json")
-        self.progress = Progress(**state["progress"])
-        self.means.load_state_dict(state["means"], self.config.device)
+        try:
+            self.collector.load_state_dict(safetensors.numpy.load_file(saved / "collector.safetensors"))
+            state = checkpoint.read_json(saved / "state.json")
+            self.progress = Progress(**state["progress"])
+            self.means.load_state_dict(state["means"], self.config.device)
+        except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{saved} cannot be loaded: {error}") from None
 
     def _warn_of_chance(self, row: dict[str, float]) -> None:
         if self._warned_of_chance or self.progress.updates < CHANCE_UPDATES or "train/contrastive_loss" not in row:
@@ -284,7 +306,18 @@ class Trainer:
         self.metrics.close()
         self.env.close()
         self.eval_env.close()
-        self.reporter.finish()
+
+
+def _writer(save_file: Callable[[Any, Path], None], state: Callable[[], Any]) -> Callable[[Path], None]:
+    """A function that saves what `state` returns; safetensors has an error of its own for a full disk."""
+
+    def write(path: Path) -> None:
+        try:
+            save_file(state(), path)
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from None
+
+    return write
 
 
 @contextlib.contextmanager

@@ -47,6 +47,8 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except (ConfigError, MissingExtraError) as error:
             raise click.UsageError(str(error)) from None
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads any more
         except (CheckpointError, OSError) as error:
             raise click.ClickException(str(error)) from None
 

@@ -21,7 +21,7 @@ def command(name: str | None) -> None:
         except ValueError as error:
             raise ConfigError(str(error)) from None
         for key, value in dataclasses.asdict(spec).items():
-            console.print(f"{key}: {value}", markup=False)
+            console.print(f"{key}: {value}")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "observation", "action", "goal", "episode", "success within"):

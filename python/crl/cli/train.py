@@ -111,7 +111,7 @@ def command(config_file: str | None, resume: str | None, dry_run: bool, **option
     from crl.console import plain_console, settings_table
 
     if dry_run:
-        settings_table(plain_console(), run.resolve(settings))
+        settings_table(plain_console(), run.resolve(run.reopen(Path(resume), given) if resume else settings))
         return
     with stop_on_signals() as stop:
         if resume is not None:

@@ -1,9 +1,29 @@
 """Policy -> worlds -> buffer: the one place where experience is made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class UniformPolicy:
+    """Acts uniformly at random in [-1, 1]; a round of prefill has one of its own, seeded by where the run is.
+
+    Args:
+        action_dim: A.
+        seed: a sequence of integers, for example the run's seed and its env steps.
+    """
+
+    def __init__(self, action_dim: int, seed: Sequence[int]) -> None:
+        self._action_dim, self._random = action_dim, np.random.default_rng(seed)
+
+    def act(self, observation: NDArray[Any], goal: NDArray[Any], deterministic: bool = False) -> Tensor:
+        """Actions [N, A] for observation [N, O]; goal and `deterministic` make no difference."""
+        uniform = self._random.random((len(observation), self._action_dim), dtype=np.float32)
+        return torch.from_numpy(2 * uniform - 1)
 
 
 class Collector:
@@ -41,16 +61,16 @@ class Collector:
             self._episode_start, self._done = self._done, terminated | truncated
         return num_steps * int(self.env.num_envs)
 
-    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+    def state_dict(self) -> dict[str, NDArray[Any]]:
         """Arrays from which collecting goes on bit for bit: the worlds', and what they last showed."""
         shown = {f"shown.{name}": array for name, array in self._observation.items()}
         worlds = {f"env.{name}": array for name, array in self.env.state_dict().items()}
         return {**shown, **worlds, "episode_start": self._episode_start, "done": self._done}
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `state_dict` returned."""
 
-        def part(prefix: str) -> dict[str, np.ndarray[Any, Any]]:
+        def part(prefix: str) -> dict[str, NDArray[Any]]:
             return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
         self.env.load_state_dict(part("env."))

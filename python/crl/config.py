@@ -96,7 +96,7 @@ class TrainConfig:
     prefill: str = _setting(
         AUTO,
         "Schedule",
-        "Who acts before learning starts: the untrained policy (Wang et al. 2025) or uniform actions (Eysenbach et al. 2022).",
+        "Who acts before learning starts: the untrained policy (Wang et al. 2025) or uniform actions.",
         choices=("policy", "uniform"),
     )
     buffer_capacity: int = _setting(

@@ -7,6 +7,7 @@ from typing import Any
 PUBLISHED_SCHEDULE = {
     # Wang et al. 2025, the authors' released defaults; batch 512 is what their README and job file run.
     "gamma": 0.99,
+    "prefill": "policy",
     "unroll_length": 62,
     "num_envs": 512,
     "learning_starts": 512_000,
@@ -59,7 +60,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Measured to learn well (docs/results), by canonical environment name."""
 
-_ANY_DEVICE = {"network": "residual", "depth": 4, "gamma": 0.99, "batch_size": 256, "unroll_length": 62}
+_ANY_DEVICE = {
+    "network": "residual",
+    "depth": 4,
+    "gamma": 0.99,
+    "batch_size": 256,
+    "unroll_length": 62,
+    "prefill": "policy",
+}
 _DEVICE = {
     # Sizes with which the first update comes within a minute on two cores at any depth to 256, and with which
     # collecting takes a small share of the time: one update per 66 env steps, published: 40.

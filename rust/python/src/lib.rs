@@ -1,6 +1,276 @@
 //! Python binding of `crl-replay`: check, detach, call, convert.
+//!
+//! Arrays arrive C-contiguous and of the right type (`crl.buffer` sees to it) and are taken as bytes, through `NumPy`'s
+//! own view of them as `uint8`; lengths are checked again below. Nothing is decided here.
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, TryLockError};
+
+use crl_replay::buffer::{Buffer as Core, Config, Writer as CoreWriter};
+use crl_replay::error::Error;
+use crl_replay::goal::{Goals, Strategy};
+use crl_replay::layout::{Column, DType};
+use crl_replay::sample::Request as CoreRequest;
+use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArrayDyn};
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::{create_exception, intern};
+
+create_exception!(crl, InternalError, PyRuntimeError, "A bug in crl: please report it.");
+create_exception!(crl, SnapshotError, PyValueError, "A saved buffer that is not whole, or no saved buffer.");
+
+/// Name, dtype name, shape.
+type Spec = (String, String, Vec<usize>);
+
+/// The one door: releases the GIL, turns errors into exceptions and a panic into [`InternalError`].
+fn run<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
+    match py.detach(|| catch_unwind(AssertUnwindSafe(work))) {
+        Ok(result) => result.map_err(exception),
+        Err(panic) => {
+            let what = panic.downcast_ref::<String>().map(String::as_str);
+            let what = what.or(panic.downcast_ref::<&str>().copied()).unwrap_or("panic");
+            Err(InternalError::new_err(format!("crl has a bug: {what}. Please report it, with the traceback above.")))
+        }
+    }
+}
+
+fn exception(error: Error) -> PyErr {
+    let text = error.to_string();
+    match error {
+        Error::Invalid(_) | Error::Empty(_) => PyValueError::new_err(text),
+        Error::Busy(_) => PyRuntimeError::new_err(text),
+        Error::Memory(_) => PyMemoryError::new_err(text),
+        Error::Io { path, source } => match source.raw_os_error() {
+            // With a number, OSError becomes FileNotFoundError and the like by itself.
+            Some(number) => PyOSError::new_err((number, source.to_string(), path)),
+            None => PyOSError::new_err(text),
+        },
+        Error::Corrupt { .. } => SnapshotError::new_err(text),
+    }
+}
+
+/// The bytes of an array, without a copy.
+fn bytes<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
+    let py = array.py();
+    Ok(array.call_method1(intern!(py, "view"), (intern!(py, "uint8"),))?.cast_into()?)
+}
+
+fn inputs<'py>(arrays: &[Bound<'py, PyAny>]) -> PyResult<Vec<PyReadonlyArrayDyn<'py, u8>>> {
+    arrays.iter().map(|array| Ok(bytes(array)?.try_readonly()?)).collect()
+}
+
+fn slices<'a>(arrays: &'a [PyReadonlyArrayDyn<'_, u8>]) -> PyResult<Vec<&'a [u8]>> {
+    arrays.iter().map(|array| array.as_slice().map_err(|_| not_contiguous())).collect()
+}
+
+fn not_contiguous() -> PyErr {
+    PyTypeError::new_err("expected C-contiguous arrays")
+}
+
+/// A request that was understood: see `Buffer.request`.
+#[pyclass(frozen)]
+struct Request(CoreRequest);
+
+/// The buffer behind `crl.TrajectoryBuffer`.
+#[pyclass(frozen)]
+struct Buffer(Arc<Core>);
+
+#[pymethods]
+impl Buffer {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        num_envs: usize,
+        capacity: usize,
+        columns: Vec<Spec>,
+        seed: u64,
+        check_finite: bool,
+        threads: usize,
+    ) -> PyResult<Self> {
+        run(py, || {
+            let column = |(name, dtype, shape): Spec| Ok(Column { name, dtype: DType::parse(&dtype)?, shape });
+            let columns = columns.into_iter().map(column).collect::<Result<_, Error>>()?;
+            Core::new(Config { num_envs, capacity, columns, seed, check_finite, threads }).map(|core| Self(core.into()))
+        })
+    }
+
+    #[staticmethod]
+    fn load(py: Python<'_>, path: PathBuf, threads: usize) -> PyResult<Self> {
+        run(py, || Core::load(&path, threads).map(|core| Self(core.into())))
+    }
+
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        run(py, || self.0.save(&path))
+    }
+
+    fn add(
+        &self,
+        py: Python<'_>,
+        steps: usize,
+        columns: Vec<Bound<'_, PyAny>>,
+        starts: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (columns, starts) = (inputs(&columns)?, inputs(&[starts])?);
+        let (columns, starts) = (slices(&columns)?, slices(&starts)?);
+        run(py, || self.0.add(steps, &columns, starts[0]))
+    }
+
+    fn writer(&self, py: Python<'_>, first: usize, last: usize) -> PyResult<Writer> {
+        run(py, || self.0.writer(first, last).map(|writer| Writer(Mutex::new(Some(writer)))))
+    }
+
+    fn request(
+        &self,
+        py: Python<'_>,
+        gamma: f64,
+        goals: Vec<(String, f64)>,
+        columns: Vec<String>,
+    ) -> PyResult<Request> {
+        run(py, || {
+            let parse = |(name, weight): (String, f64)| Ok((Strategy::parse(&name)?, weight));
+            let goals = Goals::new(gamma, &goals.into_iter().map(parse).collect::<Result<Vec<_>, Error>>()?)?;
+            self.0.request(goals, &columns).map(Request)
+        })
+    }
+
+    fn source_of(&self, name: &str) -> PyResult<Spec> {
+        self.0.source_of(name).map(spec).map_err(exception)
+    }
+
+    fn sample(
+        &self,
+        py: Python<'_>,
+        request: &Request,
+        batch_size: usize,
+        num_batches: usize,
+        first_batch: Option<u64>,
+        arrays: Vec<Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        let views = arrays.iter().map(bytes).collect::<PyResult<Vec<_>>>()?;
+        let taken = views.iter().map(|view| Ok(view.try_readwrite()?));
+        let mut taken = taken.collect::<PyResult<Vec<PyReadwriteArrayDyn<'_, u8>>>>()?;
+        let slices = taken.iter_mut().map(|array| array.as_slice_mut().map_err(|_| not_contiguous()));
+        let mut slices = slices.collect::<PyResult<Vec<_>>>()?;
+        run(py, || self.0.sample(&request.0, batch_size, num_batches, first_batch, &mut slices))
+    }
+
+    fn reserve(&self, count: u64) -> u64 {
+        self.0.reserve(count)
+    }
+
+    #[getter]
+    fn columns(&self) -> Vec<Spec> {
+        self.0.layout().columns().iter().map(spec).collect()
+    }
+
+    #[getter]
+    fn num_envs(&self) -> usize {
+        self.0.config().num_envs
+    }
+
+    #[getter]
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    #[getter]
+    fn seed(&self) -> u64 {
+        self.0.config().seed
+    }
+
+    #[getter]
+    fn check_finite(&self) -> bool {
+        self.0.config().check_finite
+    }
+
+    #[getter]
+    fn next_batch(&self) -> u64 {
+        self.0.next_batch()
+    }
+
+    #[getter]
+    fn rows(&self) -> u64 {
+        self.0.rows()
+    }
+
+    #[getter]
+    fn rows_written(&self) -> u64 {
+        self.0.rows_written()
+    }
+
+    #[getter]
+    fn num_trajectories(&self) -> u64 {
+        self.0.trajectories()
+    }
+
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.0.nbytes()
+    }
+}
+
+fn spec(column: &Column) -> Spec {
+    (column.name.clone(), column.dtype.name().into(), column.shape.clone())
+}
+
+/// The writer behind `crl.Writer`; `None` once closed. The lock is only ever tried.
+#[pyclass(frozen)]
+struct Writer(Mutex<Option<CoreWriter>>);
+
+#[pymethods]
+impl Writer {
+    fn add(
+        &self,
+        py: Python<'_>,
+        steps: usize,
+        columns: Vec<Bound<'_, PyAny>>,
+        starts: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (columns, starts) = (inputs(&columns)?, inputs(&[starts])?);
+        let (columns, starts) = (slices(&columns)?, slices(&starts)?);
+        run(py, || {
+            self.with(|writer| match writer {
+                Some(writer) => writer.add(steps, &columns, starts[0]),
+                None => Err(Error::Busy("writer: it was closed; ask the buffer for a new one".into())),
+            })
+        })
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        run(py, || {
+            self.with(|writer| {
+                *writer = None;
+                Ok(())
+            })
+        })
+    }
+}
+
+impl Writer {
+    fn with<T>(&self, work: impl FnOnce(&mut Option<CoreWriter>) -> Result<T, Error>) -> Result<T, Error> {
+        match self.0.try_lock() {
+            Ok(mut writer) => work(&mut writer),
+            Err(TryLockError::Poisoned(poisoned)) => work(&mut poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::Busy("writer: another thread is using it; one for each thread".into()))
+            }
+        }
+    }
+}
+
+/// Panics behind the door, so that a test can see what comes out of it.
+#[pyfunction]
+fn panic_for_test(py: Python<'_>) -> PyResult<()> {
+    run(py, || panic!("asked to"))
+}
 
 /// The native part of `crl`.
 #[pymodule(gil_used = false)]
-mod _core {}
+mod _core {
+    #[pymodule_export]
+    use super::{Buffer, InternalError, Request, SnapshotError, Writer, panic_for_test};
+
+    /// "release" or "debug": a benchmark of the latter means nothing.
+    #[pymodule_export]
+    const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+}

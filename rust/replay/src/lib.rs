@@ -1,1 +1,43 @@
 //! A lock-free trajectory buffer with exact truncated-geometric future-goal sampling.
+//!
+//! Rows of many environments go into one ring each; batches of (row, future row of the same trajectory) come out.
+//! One writer for each environment, any number of samplers, no lock on either path: a writer never waits, and a
+//! sampler never sees half a row, a goal of another trajectory, or a row that was overwritten while it was copied.
+//!
+//! # The protocol of a row, and its memory orderings
+//!
+//! Writer: `claimed = n + 1`; fence; write the words of row `n`; `published = n + 1`. Reader: read `published`, choose
+//! a row `t` and a later one, copy words, fence; if `claimed > t + length`, row `t` may have been overwritten: draw again.
+//! The words themselves are relaxed atomics, because a plain copy that races a writer is undefined even when it is
+//! thrown away.
+//!
+//! | operation | ordering | pairs with | without it |
+//! |---|---|---|---|
+//! | writer: store `claimed` | relaxed, then release fence | the reader's acquire fence | a reader copies new words and still finds the old claim: a torn row |
+//! | writer: store words and `later` | relaxed | | |
+//! | writer: store `published` | release | the reader's load of `published` | a reader is sent to a row whose words it cannot see yet |
+//! | reader: load `published` | acquire | the writer's store of it | the same, from the other side |
+//! | reader: load words and `later` | relaxed | | |
+//! | reader: acquire fence, then load `claimed` | relaxed after the fence | the writer's release fence | the claim is read before the words: a torn row |
+//!
+//! If any word that a reader copied was stored after a claim, the two fences order that claim before the reader's
+//! second look at it, so the look shows it. A goal is later than its row, so one look covers both.
+//!
+//! `cargo test -p crl-replay --lib --release loom` under `RUSTFLAGS="--cfg loom"` explores these interleavings.
+#![forbid(unsafe_code)]
+
+pub mod buffer;
+pub mod error;
+pub mod geometric;
+pub mod goal;
+pub mod layout;
+mod pool;
+mod ring;
+pub mod rng;
+pub mod sample;
+mod snapshot;
+mod sync;
+mod words;
+
+pub use buffer::{Buffer, Config, Writer};
+pub use error::{Error, Result};

@@ -1,0 +1,489 @@
+"""The trajectory buffer: rows of many environments in, batches of (row, future row of its trajectory) out.
+
+The work is done in Rust (`crl._core`); this module checks arguments and makes arrays. It needs NumPy; the loader also
+needs torch, imported when a loader is made. `docs/buffer.md` explains the buffer with examples.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Generic, Self, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from crl import _core
+from crl._core import InternalError, SnapshotError
+from crl.loader import Loader
+
+__all__ = ["Batch", "InternalError", "Loader", "SnapshotError", "TrajectoryBuffer", "Writer"]
+
+Shape: TypeAlias = int | Sequence[int]
+ColumnSpec: TypeAlias = Shape | tuple[Shape, DTypeLike]
+Goal: TypeAlias = str | Mapping[str, float]
+Array = NDArray[Any]
+T = TypeVar("T")
+
+_STANDARD = ("observation", "action", "achieved_goal")
+_RESERVED = ("goal", "offset", "extras", "items", "episode_start")
+
+
+@dataclass(slots=True, eq=False)
+class Batch(Generic[T]):
+    """One batch, of arrays or tensors: B rows, or [K, B] rows where K batches were asked for at once.
+
+    Columns asked for beyond the four are attributes too: `batch.next_observation`.
+    """
+
+    observation: T
+    """[B, *observation]: the row."""
+    action: T
+    """[B, *action]: the action taken there."""
+    goal: T
+    """[B, *achieved_goal]: what was achieved `offset` rows later."""
+    offset: T
+    """[B], int32: rows from the row to its goal, at least 1; 0 for a goal of the strategy "random"."""
+    extras: dict[str, T] = field(default_factory=dict)
+    """The further columns, by name."""
+
+    def __getattr__(self, name: str) -> T:
+        try:
+            return self.extras[name]
+        except KeyError:
+            raise AttributeError(f"this batch has no column {name!r}; ask for it: columns=({name!r},)") from None
+
+    def __getitem__(self, index: Any) -> "Batch[T]":
+        """The same part of every column: `batches[3]` of a batch with a leading axis."""
+        return Batch(
+            self.observation[index],  # type: ignore[index]
+            self.action[index],  # type: ignore[index]
+            self.goal[index],  # type: ignore[index]
+            self.offset[index],  # type: ignore[index]
+            {name: array[index] for name, array in self.extras.items()},  # type: ignore[index]
+        )
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Names and columns, the four first."""
+        yield from (("observation", self.observation), ("action", self.action))
+        yield from (("goal", self.goal), ("offset", self.offset))
+        yield from self.extras.items()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A request that was understood, and the arrays it fills."""
+
+    request: _core.Request
+    columns: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+
+    def allocate(self, lead: tuple[int, ...]) -> Batch[Array]:
+        return self.batch([np.empty((*lead, *shape), dtype) for _, dtype, shape in self.columns])
+
+    def batch(self, columns: Sequence[T]) -> Batch[T]:
+        observation, action, goal, offset, *more = columns
+        names = (name for name, _, _ in self.columns[4:])
+        return Batch(observation, action, goal, offset, dict(zip(names, more, strict=True)))
+
+    def arrays(self, out: Batch[Array], lead: tuple[int, ...]) -> list[Array]:
+        """The arrays of `out`, if they can be filled."""
+        arrays = []
+        for name, dtype, shape in self.columns:
+            array = getattr(out, name)
+            if type(array) is not np.ndarray or array.dtype != dtype or array.shape != (*lead, *shape):
+                got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise TypeError(f"out.{name}: expected a {dtype} array of shape {(*lead, *shape)}; got {got}")
+            if not array.flags.carray:
+                raise ValueError(f"out.{name}: expected a writable C-contiguous array")
+            arrays.append(array)
+        return arrays
+
+
+class TrajectoryBuffer:
+    """A lock-free ring of rows for each of `num_envs` environments.
+
+    A row is what an environment showed at one moment and the action taken there; a trajectory is a run of rows of
+    one environment between two starts. Sampling draws rows uniformly among all stored rows that a later one of the
+    same trajectory follows, and with each a goal: what was achieved k rows later, P(k) ∝ gamma^k on 1..H, where H
+    rows follow. Exact, truncated and not clamped.
+
+    Args:
+        num_envs: environments.
+        capacity: rows in all; each environment keeps `capacity // num_envs`, at least 2, and then the oldest row
+            makes room for the newest. Memory is taken as rows come in.
+        observation, action, achieved_goal: shape of one row, or (shape, dtype). The default dtype is float32; float16,
+            float64, uint8 and the other integers and bool are welcome.
+        extras: further columns of a row, by name.
+        seed: of the sampler, 0 to 2**64 - 1. Batch k is a function of the seed, k and the rows, whatever the number
+            of threads.
+        nonfinite: "error" refuses NaN and infinity in `add`; "allow" stores them.
+        sample_threads: threads that share a large `sample`; all cores by default. Small ones are never shared.
+
+    Any number of threads may sample while others write. `add` is for one thread at a time; threads that write side by
+    side take a `writer` each.
+
+    Raises:
+        ValueError, TypeError: an argument is not what is said here. MemoryError: the rows do not fit into memory.
+    """
+
+    __slots__ = ("_check", "_columns", "_core", "_plans")
+
+    def __init__(
+        self,
+        num_envs: int,
+        capacity: int,
+        observation: ColumnSpec,
+        action: ColumnSpec,
+        achieved_goal: ColumnSpec,
+        *,
+        extras: Mapping[str, ColumnSpec] | None = None,
+        seed: int = 0,
+        nonfinite: str = "error",
+        sample_threads: int | None = None,
+    ) -> None:
+        num_envs = _integer("num_envs", num_envs, 1)
+        capacity = _integer("capacity", capacity, 1)
+        if nonfinite not in ("error", "allow"):
+            raise ValueError(f'nonfinite: expected "error" or "allow"; got {nonfinite!r}')
+        specs = dict(zip(_STANDARD, (observation, action, achieved_goal), strict=True))
+        for name, spec in (extras or {}).items():
+            _check_extra(name)
+            specs[name] = spec
+        columns = [(name, *_column(name, spec)) for name, spec in specs.items()]
+        self._take(
+            _core.Buffer(
+                num_envs,
+                capacity,
+                [(name, dtype.name, shape) for name, shape, dtype in columns],
+                _integer("seed", seed, 0, 2**64 - 1),
+                nonfinite == "error",
+                _threads(sample_threads),
+            )
+        )
+
+    def _take(self, core: _core.Buffer) -> None:
+        self._core = core
+        self._columns = tuple((name, np.dtype(dtype), tuple(shape)) for name, dtype, shape in core.columns)
+        self._check = core.check_finite
+        self._plans: dict[Any, _Plan] = {}
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def add(self, *, episode_start: Any, **columns: Any) -> None:
+        """Appends one row to every environment.
+
+        Args:
+            observation, action, achieved_goal, and every extra: [num_envs, ...] arrays. Arrays of the column's dtype
+                are read without a copy; other numbers are converted where that keeps their kind (float64 to float32,
+                integers that fit), and refused where it does not.
+            episode_start: [num_envs] bool, true where the row is the first of a trajectory. The first row ever added
+                to an environment always is.
+
+        Raises:
+            ValueError: wrong shape, a missing or unknown column, NaN or infinity: nothing is added. TypeError: a
+                dtype of another kind. RuntimeError: a writer or another thread is writing some of the environments.
+        """
+        arrays, starts = self._rows((self._core.num_envs,), columns, episode_start)
+        self._core.add(1, arrays, starts)
+
+    def add_rollout(self, *, episode_start: Any, **columns: Any) -> None:
+        """Appends T rows to every environment: as `add`, with arrays of [T, num_envs, ...]."""
+        lead = (_steps(episode_start), self._core.num_envs)
+        arrays, starts = self._rows(lead, columns, episode_start)
+        self._core.add(lead[0], arrays, starts)
+
+    def writer(self, first_env: int, last_env: int) -> "Writer":
+        """The exclusive writer of environments `first_env <= env < last_env`, until it is closed or dropped.
+
+        One for each collecting thread. Raises RuntimeError if any of the environments has a writer already.
+        """
+        return Writer(self, _integer("first_env", first_env, 0), _integer("last_env", last_env, 0))
+
+    def _rows(self, lead: tuple[int, ...], columns: dict[str, Any], starts: Any) -> tuple[list[Array], Array]:
+        if len(columns) != len(self._columns) or any(name not in columns for name, _, _ in self._columns):
+            raise TypeError(_wrong_columns([name for name, _, _ in self._columns], columns))
+        arrays = []
+        for name, dtype, shape in self._columns:
+            array = columns[name]
+            if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.c_contiguous:
+                array = _convert(name, array, dtype, self._check)
+            if array.shape != lead + shape:
+                raise ValueError(f"{name}: expected shape {lead + shape}; got {array.shape}")
+            arrays.append(array)
+        starts = _flags(starts)
+        if starts.shape != lead:
+            raise ValueError(f"episode_start: expected shape {lead}; got {starts.shape}")
+        return arrays, starts
+
+    # --- sampling --------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        gamma: float = 0.99,
+        goal: Goal = "geometric",
+        num_batches: int | None = None,
+        columns: Sequence[str] = (),
+        out: Batch[Array] | None = None,
+    ) -> Batch[Array]:
+        """Draws a batch of rows with their goals.
+
+        Args:
+            batch_size: rows, B.
+            gamma: the discount of "geometric", in (0, 1]; 1 is uniform.
+            goal: "geometric"; "uniform", any later row of the trajectory; "final", its last; "next", the next row;
+                "random", any stored row of any trajectory, with offset 0; or a dict of these with weights, drawn anew
+                for each row.
+            num_batches: K batches at once, the same that K calls would give: one leading axis more.
+            columns: further columns: "next_" or "goal_" before any stored column for its value at the next or at
+                the goal row, or the name of an extra for its value at the row.
+            out: a batch to fill in place of a new one. Nothing is allocated.
+
+        Returns:
+            `Batch` of arrays [B, ...] or [K, B, ...]; `out` if given.
+
+        Raises:
+            ValueError: nothing to draw from, a bad argument. TypeError: `out` has the wrong shapes or dtypes.
+            RuntimeError: writers overwrite rows faster than they can be copied.
+        """
+        plan = self._plan(gamma, goal, columns)
+        if type(batch_size) is not int or batch_size < 1:
+            batch_size = _integer("batch_size", batch_size, 1)
+        if num_batches is None:
+            return self._fill(plan, (batch_size,), 1, out)
+        num_batches = _integer("num_batches", num_batches, 1)
+        return self._fill(plan, (num_batches, batch_size), num_batches, out)
+
+    def _fill(
+        self, plan: _Plan, lead: tuple[int, ...], num_batches: int, out: Batch[Array] | None, first: int | None = None
+    ) -> Batch[Array]:
+        if out is None:
+            arrays = [np.empty(lead + shape, dtype) for _, dtype, shape in plan.columns]
+            self._core.sample(plan.request, lead[-1], num_batches, first, arrays)
+            return plan.batch(arrays)
+        self._core.sample(plan.request, lead[-1], num_batches, first, plan.arrays(out, lead))
+        return out
+
+    def _plan(self, gamma: float, goal: Goal, columns: Sequence[str]) -> _Plan:
+        key = (gamma, goal if type(goal) is str else _weights(goal), tuple(columns))
+        try:
+            return self._plans[key]
+        except (KeyError, TypeError):
+            plan = self._make_plan(gamma, goal, columns)
+            if len(self._plans) >= 64:  # A discount that changes all the time must not fill the memory.
+                self._plans.clear()
+            self._plans[key] = plan
+            return plan
+
+    def _make_plan(self, gamma: float, goal: Goal, columns: Sequence[str]) -> _Plan:
+        if isinstance(columns, str):
+            raise TypeError(f"columns: expected a sequence of names; got the string {columns!r}")
+        if isinstance(gamma, bool) or not isinstance(gamma, int | float | np.number):
+            raise TypeError(f"gamma: expected a number in (0, 1]; got {gamma!r}")
+        names = ["observation", "action", "goal", "offset", *columns]
+        if len(set(names)) < len(names):
+            raise ValueError(f"columns: expected names other than the four of every batch, each once; got {columns}")
+        request = self._core.request(float(gamma), _weights(goal), names)
+        specs = {"offset": (np.dtype(np.int32), ())}
+        for name in names:
+            if name != "offset":
+                _, dtype, shape = self._core.source_of(name)
+                specs[name] = (np.dtype(dtype), tuple(shape))  # type: ignore[assignment]
+        return _Plan(request, tuple((name, *specs[name]) for name in names))
+
+    def loader(
+        self,
+        batch_size: int,
+        *,
+        gamma: float = 0.99,
+        goal: Goal = "geometric",
+        columns: Sequence[str] = (),
+        device: Any = "cpu",
+        prefetch: int = 4,
+        num_batches: int | None = None,
+    ) -> Loader:
+        """Batches of torch tensors on `device`, sampled ahead in the background: see `crl.loader.Loader`."""
+        return Loader(self, batch_size, gamma, goal, columns, device, prefetch, num_batches)
+
+    # --- what is in it ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Rows stored."""
+        return self._core.rows
+
+    @property
+    def num_envs(self) -> int:
+        """Environments."""
+        return self._core.num_envs
+
+    @property
+    def capacity(self) -> int:
+        """Rows that can be stored: `num_envs` times the rows that one environment keeps."""
+        return self._core.capacity
+
+    @property
+    def num_trajectories(self) -> int:
+        """Trajectories of which at least one row is stored."""
+        return self._core.num_trajectories
+
+    @property
+    def rows_written(self) -> int:
+        """Rows ever added."""
+        return self._core.rows_written
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the full buffer takes."""
+        return self._core.nbytes
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{name}={dtype}{list(shape)}" for name, dtype, shape in self._columns)
+        return f"TrajectoryBuffer({len(self)} of {self.capacity} rows, {self.num_envs} envs, {columns})"
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Saves rows, trajectories, seed and the sampler's position. The file appears whole or not at all.
+
+        Raises OSError, or RuntimeError if writers overwrite rows while they are being saved.
+        """
+        self._core.save(os.fspath(path))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, sample_threads: int | None = None) -> Self:
+        """Reads a saved buffer; it goes on as the saved one would have.
+
+        Raises SnapshotError (a ValueError) naming file and block if the file is not whole or was altered.
+        """
+        buffer = cls.__new__(cls)
+        buffer._take(_core.Buffer.load(os.fspath(path), _threads(sample_threads)))
+        return buffer
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a TrajectoryBuffer cannot be pickled; use save(path) and TrajectoryBuffer.load(path)")
+
+
+class Writer:
+    """The exclusive writer of a range of environments, from `TrajectoryBuffer.writer`; a context manager.
+
+    For one thread. Others may sample, or write other environments, at the same time.
+    """
+
+    __slots__ = ("_buffer", "_core", "first_env", "last_env")
+
+    def __init__(self, buffer: TrajectoryBuffer, first_env: int, last_env: int) -> None:
+        self._core = buffer._core.writer(first_env, last_env)
+        self._buffer = buffer
+        self.first_env = first_env
+        self.last_env = last_env
+
+    def add(self, *, episode_start: Any, **columns: Any) -> None:
+        """As `TrajectoryBuffer.add`, with arrays of [last_env - first_env, ...]."""
+        arrays, starts = self._buffer._rows((self.last_env - self.first_env,), columns, episode_start)
+        self._core.add(1, arrays, starts)
+
+    def add_rollout(self, *, episode_start: Any, **columns: Any) -> None:
+        """As `TrajectoryBuffer.add_rollout`, with arrays of [T, last_env - first_env, ...]."""
+        lead = (_steps(episode_start), self.last_env - self.first_env)
+        arrays, starts = self._buffer._rows(lead, columns, episode_start)
+        self._core.add(lead[0], arrays, starts)
+
+    def close(self) -> None:
+        """Gives the environments back. Closing twice does nothing."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+
+
+def _integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer; got {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: expected {least} to {most}; got {value}")
+    return int(value)
+
+
+def _threads(sample_threads: int | None) -> int:
+    return 0 if sample_threads is None else _integer("sample_threads", sample_threads, 1, 1024)
+
+
+def _column(name: str, spec: ColumnSpec) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of a column given as shape or as (shape, dtype)."""
+    shape: Any = spec
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+    if isinstance(spec, tuple) and len(spec) == 2 and not isinstance(spec[1], int | np.integer):
+        shape = spec[0]
+        try:
+            dtype = np.dtype(spec[1])
+        except TypeError:
+            raise TypeError(f"{name}: expected a dtype; got {spec[1]!r}") from None
+        if not dtype.isnative:
+            raise TypeError(f"{name}: expected a dtype of this machine's byte order; got {dtype}")
+    axes = (shape,) if isinstance(shape, int | np.integer) else shape
+    if not isinstance(axes, Sequence) or isinstance(axes, str):
+        raise TypeError(f"{name}: expected a shape or (shape, dtype); got {spec!r}")
+    return tuple(_integer(f"{name} shape", n, 1) for n in axes), dtype
+
+
+def _check_extra(name: str) -> None:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"extras: expected names that are identifiers; got {name!r}")
+    if name in _STANDARD or name in _RESERVED or name.startswith(("next_", "goal_", "_")):
+        raise ValueError(f"extras: {name!r} is taken, or begins with next_, goal_ or _; choose another name")
+
+
+def _wrong_columns(expected: list[str], got: Mapping[str, Any]) -> str:
+    missing = [name for name in expected if name not in got]
+    unknown = [name for name in got if name not in expected]
+    parts = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
+    return f"add: expected the columns {', '.join(expected)}; {'; '.join(parts)}"
+
+
+def _convert(name: str, value: Any, dtype: np.dtype[Any], check_finite: bool) -> Array:
+    """`value` as a C-contiguous array of `dtype`, if that keeps its kind."""
+    array = np.asarray(value)
+    if array.dtype != dtype:
+        if array.dtype.kind in "iu" and dtype.kind in "iu":
+            info = np.iinfo(dtype)
+            if array.size and not (info.min <= int(array.min()) and int(array.max()) <= info.max):
+                raise ValueError(f"{name}: expected integers from {info.min} to {info.max} ({dtype}); got others")
+        elif not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise TypeError(f"{name}: expected {dtype} or what converts to it; got {array.dtype}")
+        with np.errstate(over="ignore"):  # A float64 beyond float32 becomes infinite, and that is checked for.
+            array = array.astype(dtype)
+    return np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray makes a 0-d array 1-d.
+
+
+def _flags(value: Any) -> Array:
+    array = np.asarray(value)
+    if array.dtype != np.bool_:
+        raise TypeError(f"episode_start: expected bool; got {array.dtype}")
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _steps(episode_start: Any) -> int:
+    shape = np.shape(episode_start)
+    if len(shape) != 2:
+        raise ValueError(f"episode_start: expected shape [steps, envs]; got {shape}")
+    return int(shape[0])
+
+
+def _weights(goal: Goal) -> tuple[tuple[str, float], ...]:
+    if isinstance(goal, str):
+        return ((goal, 1.0),)
+    if not isinstance(goal, Mapping):
+        raise TypeError(f"goal: expected the name of a strategy, or a dict of names with weights; got {goal!r}")
+    for name, weight in goal.items():
+        if not isinstance(name, str) or isinstance(weight, bool) or not isinstance(weight, int | float | np.number):
+            raise TypeError(f"goal: expected names with weights; got {name!r}: {weight!r}")
+    return tuple((name, float(weight)) for name, weight in goal.items())

@@ -1,0 +1,414 @@
+//! The buffer: rings, a sampler's position, and who may write where.
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::goal::Goals;
+use crate::layout::{Column, DType, Layout};
+use crate::pool::Pool;
+use crate::ring::{MAX_LENGTH, Rings};
+use crate::sample::{Output, Request, Sampler, output};
+use crate::snapshot;
+
+/// Bytes of a call's output from which several threads share it: below, waking them costs more than they save.
+const PARALLEL_BYTES: usize = 4 << 20;
+
+/// What a buffer is made of.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Environments, each with a ring of its own.
+    pub num_envs: usize,
+    /// Rows in all; each environment keeps `capacity / num_envs`.
+    pub capacity: usize,
+    /// The columns of a row. One must be called `achieved_goal` for goals to be sampled.
+    pub columns: Vec<Column>,
+    /// The seed of the sampler.
+    pub seed: u64,
+    /// Refuse NaN and infinity in floating-point columns.
+    pub check_finite: bool,
+    /// Threads that share a large batch; 0 takes one for each core.
+    pub threads: usize,
+}
+
+/// A buffer of trajectories. All of it works through `&self`: share it behind an [`Arc`].
+pub struct Buffer {
+    pub(crate) rings: Rings,
+    pub(crate) config: Config,
+    layout: Layout,
+    next_batch: AtomicU64,
+    pool: Pool,
+    writers: Writers,
+}
+
+impl Buffer {
+    /// An empty buffer. Its memory is taken from the system as rows come in.
+    ///
+    /// # Errors
+    /// `Invalid` for sizes that make no buffer, `Memory` if the system refuses.
+    pub fn new(config: Config) -> Result<Self> {
+        let Config { num_envs, capacity, .. } = config;
+        if num_envs == 0 {
+            return Err(Error::Invalid("num_envs: expected at least 1; got 0".into()));
+        }
+        let length = capacity / num_envs;
+        if !(2..=MAX_LENGTH).contains(&length) {
+            return Err(Error::Invalid(format!(
+                "capacity: expected 2 to {MAX_LENGTH} rows for each of the {num_envs} envs; got {capacity}, {length} for each"
+            )));
+        }
+        let layout = Layout::new(config.columns.clone())?;
+        let rings = Rings::new(num_envs, length, &layout).ok_or_else(|| {
+            let gib = (num_envs * length) as f64 * (layout.words() * 8) as f64 / f64::from(1 << 30);
+            Error::Memory(format!(
+                "capacity: {capacity} rows take {gib:.1} GiB, which the system refuses; ask for fewer"
+            ))
+        })?;
+        let (pool, writers) = (Pool::default(), Writers::default());
+        Ok(Self { rings, config, layout, next_batch: AtomicU64::new(0), pool, writers })
+    }
+
+    /// The settings it was made with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its columns.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Rows that it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.rings.num_envs() * self.rings.length()
+    }
+
+    fn sum(&self, of: impl Fn(usize) -> u64) -> u64 {
+        (0..self.rings.num_envs()).map(of).sum()
+    }
+
+    /// Rows stored now.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.sum(|env| self.rings.stored(env))
+    }
+
+    /// Rows ever written.
+    #[must_use]
+    pub fn rows_written(&self) -> u64 {
+        self.sum(|env| self.rings.published(env))
+    }
+
+    /// Trajectories with at least one stored row.
+    #[must_use]
+    pub fn trajectories(&self) -> u64 {
+        self.sum(|env| self.rings.trajectories(env))
+    }
+
+    /// Bytes of memory that it takes when full.
+    #[must_use]
+    pub fn nbytes(&self) -> usize {
+        self.rings.bytes()
+    }
+
+    /// The number of the batch that [`Buffer::sample`] draws next.
+    #[must_use]
+    pub fn next_batch(&self) -> u64 {
+        self.next_batch.load(Relaxed)
+    }
+
+    pub(crate) fn set_next_batch(&self, batch: u64) {
+        self.next_batch.store(batch, Relaxed);
+    }
+
+    /// Takes the next `count` batch numbers for the caller, and gives the first.
+    #[must_use]
+    pub fn reserve(&self, count: u64) -> u64 {
+        self.next_batch.fetch_add(count, Relaxed)
+    }
+
+    /// What to sample: the law of the goal and the names of the outputs, as the crate's documentation lists them.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that is no output.
+    pub fn request(&self, goals: Goals, names: &[String]) -> Result<Request> {
+        let find = |name: &String| match name.as_str() {
+            "offset" => Ok(Output::Offset),
+            _ => self.output(name).map(|(output, _)| output),
+        };
+        Ok(Request::new(goals, names.iter().map(find).collect::<Result<_>>()?))
+    }
+
+    /// The column that the output called `name` is a copy of.
+    ///
+    /// # Errors
+    /// `Invalid` if there is none.
+    pub fn source_of(&self, name: &str) -> Result<&Column> {
+        self.output(name).map(|(_, column)| &self.layout.columns()[column])
+    }
+
+    fn output(&self, name: &str) -> Result<(Output, usize)> {
+        output(&self.layout, name).ok_or_else(|| {
+            let known: Vec<_> = self.layout.columns().iter().map(|column| column.name.as_str()).collect();
+            Error::Invalid(format!(
+                "columns: expected one of {}, each also with the prefix next_ or goal_; got {name:?}",
+                known.join(", ")
+            ))
+        })
+    }
+
+    /// Draws `num_batches` batches of `batch_size` rows into the caller's memory, one slice for each output of the
+    /// request, and returns the number of the first. `first_batch` is one that was reserved, or `None` for the next.
+    ///
+    /// While nobody writes, a batch depends on the seed, its number, and the data, and on nothing else.
+    ///
+    /// # Errors
+    /// `Empty` if no row has a later one in its trajectory, `Invalid` if a slice has the wrong length, `Busy` if
+    /// writers lap the sampler again and again.
+    pub fn sample(
+        &self,
+        request: &Request,
+        batch_size: usize,
+        num_batches: usize,
+        first_batch: Option<u64>,
+        outputs: &mut [&mut [u8]],
+    ) -> Result<u64> {
+        let rows = batch_size.checked_mul(num_batches).filter(|rows| *rows > 0);
+        let rows = rows.ok_or_else(|| Error::Invalid(format!("batch_size: expected at least 1; got {batch_size}")))?;
+        let bytes: Vec<usize> = request.outputs().iter().map(|output| output.bytes()).collect();
+        let lengths = || outputs.iter().map(|memory| memory.len());
+        if outputs.len() != bytes.len() || !lengths().eq(bytes.iter().map(|bytes| rows * bytes)) {
+            let (got, expected) =
+                (lengths().collect::<Vec<_>>(), bytes.iter().map(|bytes| rows * bytes).collect::<Vec<_>>());
+            return Err(Error::Invalid(format!("out: expected arrays of {expected:?} bytes; got {got:?}")));
+        }
+        let first_batch = first_batch.unwrap_or_else(|| self.reserve(num_batches as u64));
+        let sampler = Sampler { rings: &self.rings, request, seed: self.config.seed, first_batch, batch_size };
+
+        let pool = if lengths().sum::<usize>() >= PARALLEL_BYTES { self.pool() } else { None };
+        let Some(pool) = pool else {
+            sampler.fill(0, rows, outputs)?;
+            return Ok(first_batch);
+        };
+        let share = rows.div_ceil(pool.current_num_threads() * 4).next_multiple_of(64);
+        let mut pieces: Vec<_> =
+            outputs.iter_mut().zip(&bytes).map(|(memory, bytes)| memory.chunks_mut(share * bytes)).collect();
+        let failure = Mutex::new(None);
+        pool.in_place_scope(|scope| {
+            for from in (0..rows).step_by(share) {
+                let mut mine: Vec<&mut [u8]> = pieces.iter_mut().filter_map(Iterator::next).collect();
+                let (sampler, failure) = (&sampler, &failure);
+                scope.spawn(move |_| {
+                    if let Err(error) = sampler.fill(from, share.min(rows - from), &mut mine) {
+                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    }
+                });
+            }
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(first_batch),
+        }
+    }
+
+    fn pool(&self) -> Option<Arc<rayon::ThreadPool>> {
+        let threads = match self.config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        if threads > 1 { self.pool.get(threads) } else { None }
+    }
+
+    /// The exclusive writer of the environments `first..last`, until it is dropped.
+    ///
+    /// # Errors
+    /// `Invalid` for a range that is empty or too far, `Busy` if somebody is writing any of it.
+    pub fn writer(self: &Arc<Self>, first: usize, last: usize) -> Result<Writer> {
+        let envs = self.rings.num_envs();
+        if first >= last || last > envs {
+            return Err(Error::Invalid(format!(
+                "writer: expected 0 <= first_env < last_env <= {envs}; got first_env={first}, last_env={last}"
+            )));
+        }
+        self.writers.range(first, last)?;
+        Ok(Writer { buffer: Arc::clone(self), first, last })
+    }
+
+    /// Appends `steps` rows to every environment: see [`Writer::add`].
+    ///
+    /// # Errors
+    /// Those of [`Buffer::writer`] and [`Writer::add`].
+    pub fn add(&self, steps: usize, columns: &[&[u8]], starts: &[u8]) -> Result<()> {
+        let _whole = self.writers.whole()?;
+        self.append(0, self.rings.num_envs(), steps, columns, starts)
+    }
+
+    /// Saves rows, trajectories, seed and the sampler's position. The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// `Io` from the file system; `Busy` if writers overwrite rows while they are being saved.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        snapshot::save(self, path)
+    }
+
+    /// Reads a buffer back.
+    ///
+    /// # Errors
+    /// `Io` from the file system; `Corrupt` if the file is not whole, was altered or is no snapshot; `Memory`.
+    pub fn load(path: &Path, threads: usize) -> Result<Self> {
+        snapshot::load(path, threads)
+    }
+
+    fn append(&self, first: usize, last: usize, steps: usize, columns: &[&[u8]], starts: &[u8]) -> Result<()> {
+        let (envs, fields) = (last - first, self.layout.fields());
+        let rows = steps * envs;
+        if columns.len() != fields.len() || starts.len() != rows {
+            return Err(Error::Invalid(format!("add: expected {} columns of {rows} rows", fields.len())));
+        }
+        for ((column, field), bytes) in self.layout.columns().iter().zip(fields).zip(columns) {
+            let (name, expected) = (&column.name, rows * field.bytes);
+            if bytes.len() != expected {
+                return Err(Error::Invalid(format!("{name}: expected {expected} bytes; got {}", bytes.len())));
+            }
+            // Nothing is written before everything is known to be right.
+            if let Some(at) = column.dtype.first_nonfinite(bytes).filter(|_| self.config.check_finite) {
+                let row = at * column.dtype.size() / field.bytes;
+                return Err(Error::Invalid(format!(
+                    "{name}: expected finite numbers; got {} in env {}{}",
+                    nonfinite_text(column.dtype, bytes, at),
+                    first + row % envs,
+                    if steps > 1 { format!(", step {}", row / envs) } else { String::new() }
+                )));
+            }
+        }
+        for (row, starts) in starts.iter().enumerate() {
+            self.rings.push(first + row % envs, *starts != 0, |index| {
+                for (field, bytes) in fields.iter().zip(columns) {
+                    self.rings.write(index, *field, &bytes[row * field.bytes..(row + 1) * field.bytes]);
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// "NaN", "inf" or "-inf".
+fn nonfinite_text(dtype: DType, bytes: &[u8], at: usize) -> &'static str {
+    let size = dtype.size();
+    let (infinite, negative) = match (dtype, &bytes[at * size..(at + 1) * size]) {
+        (DType::F16, &[a, b]) => {
+            let bits = u16::from_ne_bytes([a, b]);
+            (bits & 0x3FF == 0, bits >> 15 == 1)
+        }
+        (DType::F32, number) => {
+            let value = number.try_into().map_or(f32::NAN, f32::from_ne_bytes);
+            (value.is_infinite(), value < 0.0)
+        }
+        (_, number) => {
+            let value = number.try_into().map_or(f64::NAN, f64::from_ne_bytes);
+            (value.is_infinite(), value < 0.0)
+        }
+    };
+    match (infinite, negative) {
+        (false, _) => "NaN",
+        (true, false) => "inf",
+        (true, true) => "-inf",
+    }
+}
+
+/// Who is writing: nobody, the buffer itself, or writers of ranges.
+///
+/// The state is one word, 0 for nobody, [`Writers::WHOLE`] for an `add` to all environments, or the number of ranges;
+/// so adding takes no lock. The ranges are looked at only when a writer comes or goes.
+#[derive(Default)]
+struct Writers {
+    state: AtomicU64,
+    ranges: Mutex<Vec<(usize, usize)>>,
+}
+
+impl Writers {
+    const WHOLE: u64 = u64::MAX;
+
+    /// Takes all environments until the guard is dropped.
+    fn whole(&self) -> Result<Whole<'_>> {
+        match self.state.compare_exchange(0, Self::WHOLE, AcqRel, Relaxed) {
+            Ok(_) => Ok(Whole(self)),
+            Err(Self::WHOLE) => Err(Error::Busy(
+                "add: another thread is adding to this buffer; give each thread its own buffer.writer(first_env, last_env)"
+                    .into(),
+            )),
+            Err(_) => {
+                let ranges = self.lock();
+                let held: Vec<_> = ranges.iter().map(|(a, b)| format!("[{a}, {b})")).collect();
+                Err(Error::Busy(format!("add: writers hold envs {}; close them or add through them", held.join(", "))))
+            }
+        }
+    }
+
+    fn range(&self, first: usize, last: usize) -> Result<()> {
+        let mut ranges = self.lock();
+        if let Some((a, b)) = ranges.iter().find(|(a, b)| first < *b && *a < last) {
+            return Err(Error::Busy(format!(
+                "writer: envs [{first}, {last}) overlap envs [{a}, {b}), which have a writer already; close it first"
+            )));
+        }
+        let one_more = |state: u64| (state != Self::WHOLE).then(|| state + 1);
+        self.state
+            .fetch_update(AcqRel, Relaxed, one_more)
+            .map_err(|_| Error::Busy("writer: another thread is adding to the whole buffer".into()))?;
+        ranges.push((first, last));
+        Ok(())
+    }
+
+    fn release(&self, range: (usize, usize)) {
+        self.lock().retain(|taken| *taken != range);
+        self.state.fetch_sub(1, Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(usize, usize)>> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All environments, for as long as it lives.
+struct Whole<'a>(&'a Writers);
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        self.0.state.store(0, Release);
+    }
+}
+
+/// The exclusive writer of a range of environments.
+pub struct Writer {
+    buffer: Arc<Buffer>,
+    first: usize,
+    last: usize,
+}
+
+impl Writer {
+    /// Its environments.
+    #[must_use]
+    pub fn envs(&self) -> (usize, usize) {
+        (self.first, self.last)
+    }
+
+    /// Appends `steps` rows to each of its environments. `columns` has one slice for each column of the layout and
+    /// `starts` one byte a row, not 0 where a trajectory begins; both run over steps, then environments.
+    ///
+    /// # Errors
+    /// `Invalid` for slices of the wrong length, or for NaN and infinity if the buffer checks; then nothing is written.
+    pub fn add(&mut self, steps: usize, columns: &[&[u8]], starts: &[u8]) -> Result<()> {
+        self.buffer.append(self.first, self.last, steps, columns, starts)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.buffer.writers.release((self.first, self.last));
+    }
+}

@@ -1,0 +1,104 @@
+//! The law of the offset: how far in the future the goal lies.
+
+/// The truncated geometric law `P(k) ∝ γ^k` on `k = 1..=H`, by inverse CDF.
+///
+/// It is truncated and renormalised, not clamped: a clamped law piles the mass of the whole tail on the last row
+/// of a trajectory, and that row would be learnt as a goal far more often than it is reached. With
+/// `F(k) = (1 − γ^k) / (1 − γ^H)` the smallest `k` with `F(k) > u` is
+///
+/// `k = 1 + ⌊ln(1 − u (1 − γ^H)) / ln γ⌋`,
+///
+/// and `γ = 1` is its limit, the uniform law `1 + ⌊u H⌋`.
+///
+/// ```
+/// use crl_replay::geometric::Geometric;
+/// let law = Geometric::new(0.5).unwrap();
+/// // H = 2: P(1) = 2/3, P(2) = 1/3.
+/// assert_eq!(law.offset(0.0, 2), 1);
+/// assert_eq!(law.offset(0.66, 2), 1);
+/// assert_eq!(law.offset(0.67, 2), 2);
+/// assert_eq!(law.offset(1.0 - f64::EPSILON, 2), 2);
+/// // A horizon of one leaves no choice, and γ = 1 is uniform.
+/// assert_eq!(law.offset(0.9, 1), 1);
+/// assert_eq!(Geometric::new(1.0).unwrap().offset(0.5, 10), 6);
+/// assert!(Geometric::new(0.0).is_none() && Geometric::new(1.1).is_none());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Geometric {
+    ln_gamma: f64,
+}
+
+impl Geometric {
+    /// The law for one discount; `None` unless `0 < gamma <= 1`.
+    #[must_use]
+    pub fn new(gamma: f64) -> Option<Self> {
+        (gamma > 0.0 && gamma <= 1.0).then(|| Self { ln_gamma: gamma.ln() })
+    }
+
+    /// The offset that belongs to `u` in `[0, 1)`: an integer in `1..=horizon`. `horizon` must not be 0.
+    #[must_use]
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Rounding down, and clamped from both sides.
+    pub fn offset(self, u: f64, horizon: u32) -> u32 {
+        debug_assert!(horizon > 0 && (0.0..1.0).contains(&u));
+        let length = f64::from(horizon);
+        let steps = if self.ln_gamma == 0.0 {
+            u * length
+        } else {
+            // 1 − γ^H and ln(1 − x) in the forms that stay exact as γ → 1, where both come close to 0.
+            let mass = -(self.ln_gamma * length).exp_m1();
+            (-u * mass).ln_1p() / self.ln_gamma
+        };
+        // Rounding can carry the quotient to `horizon` itself as u → 1: the clamp takes back that last bit only.
+        (steps as u32).saturating_add(1).min(horizon)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edges_stay_in_range() {
+        let almost_one = 1.0 - f64::EPSILON / 2.0;
+        for gamma in [f64::MIN_POSITIVE, 1e-300, 1e-3, 0.5, 0.999, 1.0 - 1e-12, almost_one, 1.0] {
+            let law = Geometric::new(gamma).unwrap();
+            for horizon in [1, 2, 3, 1000, u32::MAX - 1, u32::MAX] {
+                for u in [0.0, f64::MIN_POSITIVE, 1e-16, 0.5, almost_one] {
+                    let k = law.offset(u, horizon);
+                    assert!((1..=horizon).contains(&k), "{gamma} {horizon} {u} {k}");
+                }
+                assert_eq!(law.offset(0.0, horizon), 1);
+            }
+        }
+        assert!(Geometric::new(f64::NAN).is_none());
+    }
+
+    #[test]
+    fn nearly_one_is_nearly_uniform() {
+        let law = Geometric::new(1.0 - 1e-13).unwrap();
+        for i in 0..1000 {
+            let u = (f64::from(i) + 0.5) / 1000.0;
+            assert_eq!(law.offset(u, 1000), u32::try_from(i).unwrap() + 1);
+        }
+    }
+
+    #[test]
+    fn inverts_the_distribution_function() {
+        for gamma in [0.3, 0.9, 0.99, 0.999] {
+            let law = Geometric::new(gamma).unwrap();
+            for horizon in [1_u32, 2, 10, 500] {
+                let total: f64 = (1..=horizon).map(|k| gamma.powf(f64::from(k))).sum();
+                let mut below = 0.0;
+                for k in 1..=horizon {
+                    let mass = gamma.powf(f64::from(k)) / total;
+                    if mass > 1e-9 {
+                        assert_eq!(law.offset((below + mass * 1e-6).min(1.0 - 1e-16), horizon), k);
+                        assert_eq!(law.offset(below + mass * (1.0 - 1e-6), horizon), k);
+                    }
+                    below += mass;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The slab of rows: memory made of atomic words, so that a copy which races a writer is no undefined behaviour.
+//!
+//! A relaxed load or store of a word is a plain move on every common processor; what makes a row whole is the
+//! protocol of [`crate::ring`]. Words are taken in native byte order, so a column is stored as it lies in memory.
+use crate::layout::{Field, LINE, WORD};
+use crate::sync::{AtomicU64, Ordering::Relaxed, zeroed};
+
+/// Equal records of words, the first at the start of a cache line.
+pub(crate) struct Slab {
+    words: Box<[AtomicU64]>,
+    /// Words before the first record.
+    start: usize,
+    record: usize,
+}
+
+impl Slab {
+    /// Zeroed memory for `rows` records of `record` words; `None` if it cannot be had.
+    pub(crate) fn new(rows: usize, record: usize) -> Option<Self> {
+        let words: Box<[AtomicU64]> = zeroed(rows.checked_mul(record)?.checked_add(LINE - 1)?)?;
+        let past = words.as_ptr() as usize / WORD % LINE;
+        Some(Self { words, start: (LINE - past) % LINE, record })
+    }
+
+    /// Bytes taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.words.len() * WORD
+    }
+
+    fn field(&self, row: usize, field: Field) -> &[AtomicU64] {
+        let first = self.start + row * self.record + field.word;
+        &self.words[first..first + field.bytes.div_ceil(WORD)]
+    }
+
+    /// Stores one field of one record. `bytes` is exactly the field.
+    pub(crate) fn write(&self, row: usize, field: Field, bytes: &[u8]) {
+        debug_assert_eq!(bytes.len(), field.bytes);
+        let (chunks, rest) = bytes.as_chunks::<WORD>();
+        let words = self.field(row, field);
+        for (word, chunk) in words.iter().zip(chunks) {
+            word.store(u64::from_ne_bytes(*chunk), Relaxed);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; WORD];
+            last[..rest.len()].copy_from_slice(rest);
+            words[chunks.len()].store(u64::from_ne_bytes(last), Relaxed);
+        }
+    }
+
+    /// Copies one field of one record into `bytes`, which is exactly as long.
+    #[inline]
+    pub(crate) fn read(&self, row: usize, field: Field, bytes: &mut [u8]) {
+        debug_assert_eq!(bytes.len(), field.bytes);
+        let (chunks, rest) = bytes.as_chunks_mut::<WORD>();
+        let words = self.field(row, field);
+        for (word, chunk) in words.iter().zip(chunks.iter_mut()) {
+            *chunk = word.load(Relaxed).to_ne_bytes();
+        }
+        if !rest.is_empty() {
+            rest.copy_from_slice(&words[chunks.len()].load(Relaxed).to_ne_bytes()[..rest.len()]);
+        }
+    }
+
+    /// Loads one word of a record, to bring its cache line near.
+    #[inline]
+    pub(crate) fn touch(&self, row: usize, word: usize) -> u64 {
+        self.words[self.start + row * self.record + word].load(Relaxed)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_start_at_cache_lines_and_keep_their_bytes() {
+        let slab = Slab::new(3, 8).unwrap();
+        assert_eq!(std::ptr::from_ref(&slab.words[slab.start]) as usize % 64, 0);
+        for bytes in 1..=24 {
+            let field = Field { word: 2, bytes };
+            let data: Vec<u8> = (0..bytes).map(|i| u8::try_from(i).unwrap() + 1).collect();
+            slab.write(1, field, &data);
+            let mut back = vec![0; bytes];
+            slab.read(1, field, &mut back);
+            assert_eq!(back, data);
+            assert_eq!((slab.touch(1, 0), slab.touch(0, 7), slab.touch(2, 0)), (0, 0, 0));
+        }
+        assert!(Slab::new(usize::MAX / 2, 4).is_none());
+        assert!(Slab::new(1 << 50, 8).is_none());
+    }
+}

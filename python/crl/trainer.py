@@ -195,7 +195,7 @@ class Trainer:
         if config.prefill == "uniform" and not self.ready:
             self.collector.policy = UniformPolicy(self.agent.spec.action_dim, [config.seed, self.progress.env_steps])
         else:
-            self.collector.policy = self.policy
+            self.collector.policy = self.weights or self.agent
         with self.clock.phase("collect", config.unroll_length * config.num_envs):
             return self.collector.collect(config.unroll_length)
 

@@ -69,7 +69,7 @@ class Ant(Task):
         from crl.envs import physics
 
         spec = physics.load_asset("ant.xml")
-        physics.set_integrator(spec, self.fidelity)
+        physics.set_options(spec, self.fidelity)
         if self.fidelity == "fast":
             # Torso and legs do not carry the ant, as published: one that lies on its back sinks and terminates.
             physics.set_contacts(spec.geoms, contype=0, conaffinity=0)

@@ -24,7 +24,7 @@ __all__ = [
     "load_asset",
     "mujoco",
     "set_contacts",
-    "set_integrator",
+    "set_options",
 ]
 
 # MuJoCo answers each of these by silently putting the world back to its initial state.
@@ -45,10 +45,12 @@ def load_asset(filename: str) -> Any:
     return mujoco.MjSpec.from_file(os.fspath(path))
 
 
-def set_integrator(spec: Any, fidelity: str) -> None:
-    """`fast`: implicitfast, a quarter of RK4's cost; `gymnasium`: leave what the asset says."""
+def set_options(spec: Any, fidelity: str) -> None:
+    """`fast`: implicitfast, a quarter of RK4's cost, and no search for islands; `gymnasium`: what the asset says."""
     if fidelity == "fast":
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+        # One robot is one island: the same bits, 4 % cheaper.
+        spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
 
 
 def add_walls(spec: Any, maze: Maze, *, contype: int = 1, conaffinity: int = 1) -> None:

@@ -14,7 +14,7 @@ from crl.envs.task import Start, Task
 # else does: with damping, as published none, random actions barely leave the first cells of a maze.
 MJCF = """
 <mujoco model="point">
-  <option timestep="{timestep}" integrator="implicitfast" gravity="0 0 0"/>
+  <option timestep="{timestep}" integrator="implicitfast" gravity="0 0 0"><flag island="disable"/></option>
   <default>
     <joint type="slide" armature="1"/>
     <motor gear="5" ctrllimited="true" ctrlrange="-1 1"/>

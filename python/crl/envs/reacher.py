@@ -45,7 +45,7 @@ class Reacher(Task):
 
         spec = physics.load_asset("reacher.xml")
         spec.delete(spec.body("target"))  # the goal is no part of the state
-        physics.set_integrator(spec, self.fidelity)
+        physics.set_options(spec, self.fidelity)
         return spec.compile()
 
     def start(self, rng: np.random.Generator, count: int) -> Start:

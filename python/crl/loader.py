@@ -8,7 +8,6 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import repeat
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
     Tensors: TypeAlias = Batch[torch.Tensor]
 
+_ENDLESS = 2**40
+"""Batches of an iteration that names no number: of the 2**64 there are, reserved and given back."""
+
 
 class Loader:
     """Yields `Batch`es of tensors on one device, in the order and with the content that `sample` calls would give.
@@ -26,9 +28,9 @@ class Loader:
     Made by `TrajectoryBuffer.loader`. Iterating yields `num_batches` batches, or batches for ever; `take(n)` yields n,
     and may be called again and again: one loader, with its pinned memory, serves a whole training run.
 
-    The numbers of the batches are reserved when the iteration is made: `iter(loader)` and `take(n)` spend the same
-    randomness whether or not they are run to the end, so a bounded iteration leaves nothing to timing. While nobody
-    writes, its batches are those of `sample`, bit for bit. (An unbounded one reserves as it samples ahead.)
+    The numbers of an iteration's batches are reserved when it is made, and those not delivered are given back when
+    it ends early, if nobody has taken later ones: what is sampled next never depends on how far the thread had run
+    ahead. So while nobody writes, batches are those of `sample`, bit for bit.
 
     Args:
         device: "cpu", "cuda" or any torch device. Tensors are the consumer's own: nothing refills them.
@@ -70,39 +72,43 @@ class Loader:
         self._stage: _Stage = _PinnedStage(self, max(prefetch, 1)) if self.device.type == "cuda" else _HostStage(self)
 
     def __iter__(self) -> "Iterator[Tensors]":
-        if self.num_batches is not None:
-            return self.take(self.num_batches)
-        return self._run(self._buffer._core.reserve(1) for _ in repeat(None))
+        return self.take(_ENDLESS if self.num_batches is None else self.num_batches)
 
     def take(self, num_batches: int) -> "Iterator[Tensors]":
-        """The next `num_batches` batches."""
+        """The next `num_batches` batches. Ends the iteration before."""
         _at_least("num_batches", num_batches, 0)
-        first = self._buffer._core.reserve(num_batches)
-        return self._run(iter(range(first, first + num_batches)))
-
-    def _run(self, numbers: Iterator[int]) -> "Iterator[Tensors]":
         if self._closed:
-            raise RuntimeError("this loader is closed")
+            raise RuntimeError("this loader is closed; make another one")
         self._stop()
-        running = self._prefetched(numbers) if self._prefetch else self._direct(numbers)
+        first = self._buffer._core.reserve(num_batches)
+        running = self._deliver(first, first + num_batches)
         self._running = weakref.ref(running)
         return running
 
-    def _direct(self, numbers: Iterator[int]) -> "Generator[Tensors]":
-        for number in numbers:
-            yield self._stage.send(number)()
+    def _deliver(self, first: int, end: int) -> "Generator[Tensors]":
+        unused = first
+        send = self._stage.send
+        source = self._prefetched(first, end) if self._prefetch else map(send, range(first, end))
+        try:
+            for receive in source:
+                unused += 1
+                yield receive()
+        finally:
+            if isinstance(source, Generator):
+                source.close()
+            self._buffer._core.give_back(unused, end)
 
-    def _prefetched(self, numbers: Iterator[int]) -> "Generator[Tensors]":
+    def _prefetched(self, first: int, end: int) -> "Generator[Callable[[], Tensors]]":
         ready: queue.SimpleQueue[Callable[[], Tensors] | BaseException | None] = queue.SimpleQueue()
         room = threading.Semaphore(self._prefetch)
         stopped = threading.Event()
 
         def produce() -> None:
             try:
-                while True:
+                for number in range(first, end):
                     room.acquire()
-                    if stopped.is_set() or (number := next(numbers, None)) is None:
-                        break
+                    if stopped.is_set():
+                        return
                     ready.put(self._stage.send(number))
                 ready.put(None)
             except BaseException as error:  # The consumer raises it, whatever it is.
@@ -115,7 +121,7 @@ class Loader:
                 if isinstance(item, BaseException):
                     raise item
                 room.release()
-                yield item()
+                yield item
         finally:
             stopped.set()
             room.release()

@@ -2,6 +2,8 @@
 //!
 //! Arrays arrive C-contiguous and of the right type (`crl.buffer` sees to it) and are taken as bytes, through `NumPy`'s
 //! own view of them as `uint8`; lengths are checked again below. Nothing is decided here.
+#![allow(clippy::needless_pass_by_value)] // PyO3 hands arguments over by value.
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, TryLockError};
@@ -156,6 +158,10 @@ impl Buffer {
 
     fn reserve(&self, count: u64) -> u64 {
         self.0.reserve(count)
+    }
+
+    fn give_back(&self, unused: u64, end: u64) {
+        self.0.give_back(unused, end);
     }
 
     #[getter]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::goal::Goals;
-use crate::layout::{Column, DType, Layout};
+use crate::layout::{Column, Layout};
 use crate::pool::Pool;
 use crate::ring::{MAX_LENGTH, Rings};
 use crate::sample::{Output, Request, Sampler, output};
@@ -60,10 +60,8 @@ impl Buffer {
         }
         let layout = Layout::new(config.columns.clone())?;
         let rings = Rings::new(num_envs, length, &layout).ok_or_else(|| {
-            let gib = (num_envs * length) as f64 * (layout.words() * 8) as f64 / f64::from(1 << 30);
-            Error::Memory(format!(
-                "capacity: {capacity} rows take {gib:.1} GiB, which the system refuses; ask for fewer"
-            ))
+            let gib = (num_envs * length).saturating_mul(layout.words() * 8) >> 30;
+            Error::Memory(format!("capacity: {capacity} rows take {gib} GiB, which the system refuses; ask for fewer"))
         })?;
         let (pool, writers) = (Pool::default(), Writers::default());
         Ok(Self { rings, config, layout, next_batch: AtomicU64::new(0), pool, writers })
@@ -129,6 +127,11 @@ impl Buffer {
     #[must_use]
     pub fn reserve(&self, count: u64) -> u64 {
         self.next_batch.fetch_add(count, Relaxed)
+    }
+
+    /// Gives back the batch numbers `unused..end`, if nobody has taken later ones: as if they had not been reserved.
+    pub fn give_back(&self, unused: u64, end: u64) {
+        let _ = self.next_batch.compare_exchange(end, unused, Relaxed, Relaxed);
     }
 
     /// What to sample: the law of the goal and the names of the outputs, as the crate's documentation lists them.
@@ -278,8 +281,7 @@ impl Buffer {
             if let Some(at) = column.dtype.first_nonfinite(bytes).filter(|_| self.config.check_finite) {
                 let row = at * column.dtype.size() / field.bytes;
                 return Err(Error::Invalid(format!(
-                    "{name}: expected finite numbers; got {} in env {}{}",
-                    nonfinite_text(column.dtype, bytes, at),
+                    "{name}: expected finite numbers; got NaN or infinity in env {}{}",
                     first + row % envs,
                     if steps > 1 { format!(", step {}", row / envs) } else { String::new() }
                 )));
@@ -293,30 +295,6 @@ impl Buffer {
             });
         }
         Ok(())
-    }
-}
-
-/// "NaN", "inf" or "-inf".
-fn nonfinite_text(dtype: DType, bytes: &[u8], at: usize) -> &'static str {
-    let size = dtype.size();
-    let (infinite, negative) = match (dtype, &bytes[at * size..(at + 1) * size]) {
-        (DType::F16, &[a, b]) => {
-            let bits = u16::from_ne_bytes([a, b]);
-            (bits & 0x3FF == 0, bits >> 15 == 1)
-        }
-        (DType::F32, number) => {
-            let value = number.try_into().map_or(f32::NAN, f32::from_ne_bytes);
-            (value.is_infinite(), value < 0.0)
-        }
-        (_, number) => {
-            let value = number.try_into().map_or(f64::NAN, f64::from_ne_bytes);
-            (value.is_infinite(), value < 0.0)
-        }
-    };
-    match (infinite, negative) {
-        (false, _) => "NaN",
-        (true, false) => "inf",
-        (true, true) => "-inf",
     }
 }
 

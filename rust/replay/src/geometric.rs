@@ -92,7 +92,7 @@ mod tests {
                 let mut below = 0.0;
                 for k in 1..=horizon {
                     let mass = gamma.powf(f64::from(k)) / total;
-                    if mass > 1e-9 {
+                    if mass > 1e-7 {
                         assert_eq!(law.offset((below + mass * 1e-6).min(1.0 - 1e-16), horizon), k);
                         assert_eq!(law.offset(below + mass * (1.0 - 1e-6), horizon), k);
                     }

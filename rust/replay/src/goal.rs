@@ -80,7 +80,7 @@ impl Goals {
         if self.bounds.is_empty() {
             return self.last;
         }
-        let word = words.next();
+        let word = words.word();
         self.bounds.iter().find(|(bound, _)| word < *bound).map_or(self.last, |&(_, strategy)| strategy)
     }
 

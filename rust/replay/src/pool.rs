@@ -17,10 +17,10 @@ impl Pool {
     pub(crate) fn get(&self, threads: usize) -> Option<Arc<ThreadPool>> {
         let mut made = self.made.try_lock().ok()?;
         let pid = process::id();
-        if let Some((owner, pool)) = &*made {
-            if *owner == pid {
-                return Some(Arc::clone(pool));
-            }
+        if let Some((owner, pool)) = &*made
+            && *owner == pid
+        {
+            return Some(Arc::clone(pool));
         }
         let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("crl-sample-{i}")).build();
         let pool = Arc::new(pool.ok()?);

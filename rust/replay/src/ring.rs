@@ -223,12 +223,9 @@ impl Rings {
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // Checked, or below the length.
     fn slot(&self, n: u64) -> usize {
-        if n < self.length as u64 {
-            n as usize
-        } else if n <= u64::from(u32::MAX) {
-            (n as u32 % self.length as u32) as usize
-        } else {
-            (n % self.length as u64) as usize
+        match u32::try_from(n) {
+            Ok(narrow) => (narrow % self.length as u32) as usize,
+            Err(_) => (n % self.length as u64) as usize,
         }
     }
 }

@@ -185,23 +185,23 @@ impl Sampler<'_> {
     #[inline]
     fn try_row(&self, words: &mut Words) -> Option<Place> {
         for _ in 0..TRIES {
-            if let Some(place) = self.try_stored(words)?.filter(|place| place.later > 0) {
+            if let Some(place) = self.try_stored(words).filter(|place| place.later > 0) {
                 return Some(place);
             }
         }
         None
     }
 
-    /// One uniform slot below the fill of the fullest ring, and the row it holds; nothing at all if no ring has any.
+    /// The row in a uniform slot below the fill of the fullest ring, if there is one.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // Below the number of envs and of slots.
-    fn try_stored(&self, words: &mut Words) -> Option<Option<Place>> {
+    fn try_stored(&self, words: &mut Words) -> Option<Place> {
         let fullest = self.rings.fullest();
         if fullest == 0 {
             return None;
         }
         let (env, slot) = words.below_both(self.rings.num_envs() as u64, fullest);
-        Some(self.rings.find(env as usize, slot as usize))
+        self.rings.find(env as usize, slot as usize)
     }
 
     /// A uniform choice from a list of all eligible rows: where few rows are eligible, rejection would take for ever.
@@ -235,7 +235,7 @@ impl Sampler<'_> {
     #[allow(clippy::cast_possible_truncation)] // Below the number of slots.
     fn any_row(&self, words: &mut Words) -> Result<Place> {
         for _ in 0..TRIES {
-            if let Some(Some(place)) = self.try_stored(words) {
+            if let Some(place) = self.try_stored(words) {
                 return Ok(place);
             }
         }

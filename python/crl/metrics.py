@@ -1,16 +1,18 @@
-"""What a run measures: the names, their meaning, and the files they go to."""
+"""What a run measures: the names, their meaning, and the files they go to. Reading them needs no PyTorch."""
+
+from __future__ import annotations
 
 import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Self
 
 from crl.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 METRICS: Mapping[str, str] = {
     "env_steps": "environment steps so far, all worlds together",
@@ -52,6 +54,8 @@ class RunningMean:
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Take in one update's metrics; the names must not change between calls."""
+        import torch
+
         stacked = torch.stack([value.detach().to(torch.float64) for value in values.values()])
         self.names = list(values)
         self.total = stacked if self.total is None else self.total + stacked
@@ -69,6 +73,8 @@ class RunningMean:
 
     def load_state_dict(self, state: Mapping[str, Any], device: str) -> None:
         """Restore what `state_dict` returned, onto `device`."""
+        import torch
+
         self.names, self.count = list(state["names"]), int(state["count"])
         self.total = torch.tensor(state["total"], dtype=torch.float64, device=device) if self.count else None
 
@@ -122,9 +128,16 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv; empty cells are left out."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    """The rows of a metrics.csv; empty cells are left out.
+
+    Raises:
+        CheckpointError: when it cannot be read as one.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
 def _drop_rows_after(path: Path, env_steps: int, updates: int) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
@@ -211,10 +211,13 @@ def test_goal_option_commands_a_goal():
     observation, info = env.reset(options={"goal": [4.0, 12.0]})
     assert (observation["desired_goal"] == [4, 12]).all()
     assert info["distance"].tolist() == [8, 8, 8]
-    with pytest.raises(ValueError, match=r"options\['goal'\].*\(2,\)"):
-        env.reset(options={"goal": [1.0, 2.0, 3.0]})
-    with pytest.raises(ValueError, match="unknown key 'start'"):
-        env.reset(options={"start": [0, 0]})
+    before = env.state_dict()
+    for goal in ([1.0, 2.0, 3.0], [1.0, np.nan]):
+        with pytest.raises(ValueError, match=r"options\['goal'\].*\(2,\)"):
+            env.reset(seed=1, options={"goal": goal})
+    with pytest.raises(ValueError, match=r"the only key is 'goal', got \['start'\]"):
+        env.reset(seed=1, options={"start": [0, 0]})
+    assert_same(before, env.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -245,6 +248,21 @@ def test_actions_are_clipped():
 def test_step_before_reset_is_an_error():
     with pytest.raises(ResetNeeded, match="reset"):
         envs.make("reacher", 1).step(np.zeros((1, 2)))
+
+
+def test_a_closed_environment_says_so():
+    env = envs.make("reacher", 1)
+    env.reset()
+    env.close()
+    env.close()
+    with pytest.raises(ClosedEnvironmentError, match="closed"):
+        env.step(np.zeros((1, 2)))
+    with pytest.raises(ClosedEnvironmentError, match="closed"):
+        env.reset()
+
+
+def test_integers_of_numpy_are_sizes():
+    assert envs.make("reacher", np.int64(3), num_threads=np.int32(2)).reset()[0]["observation"].shape == (3, 10)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, "4"])

@@ -52,7 +52,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         if num_threads is not None:
             _check_size("num_threads", num_threads)
         self.task, self.env_spec = task, task.spec
-        self.num_envs, self.num_threads = num_envs, min(num_threads or cpu_count(), num_envs)
+        self.num_envs = int(num_envs)
+        self.num_threads = min(int(num_threads or cpu_count()), self.num_envs)
         model = task.build_model()
         if model.nu != self.env_spec.action_dim:
             raise ValueError(f"{task.spec.name}: the model has {model.nu} actuators, its spec {task.spec.action_dim}")
@@ -94,14 +95,14 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
                 ones, for this episode.
 
         Raises:
-            ValueError: an unknown option, or a goal of another shape or not finite.
+            ValueError: an unknown option, or a goal of another shape or not finite; nothing has changed then.
         """
+        self._check_open()
+        commanded = self._checked_options(options or {})
         super().reset(seed=seed)
         self._begin(np.arange(self.num_envs))
-        for key, value in (options or {}).items():
-            if key != "goal":
-                raise ValueError(f"options: unknown key {key!r}; the only one is 'goal'")
-            self._goal[:] = self._checked_goal(value)
+        if commanded is not None:
+            self._goal[:] = commanded
         self._started = True
         self._done = np.zeros(self.num_envs, dtype=np.bool_)
         self._observation = self.task.observe(self.batch).astype(np.float32)
@@ -116,7 +117,9 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         Raises:
             ValueError: `actions` is not (num_envs, action_dim) or not finite.
             gymnasium.error.ResetNeeded: `reset` has not been called.
+            gymnasium.error.ClosedEnvironmentError: `close` has.
         """
+        self._check_open()
         if not self._started:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         new, previous = self._done, self._observation
@@ -187,15 +190,25 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         clipped: NDArray[np.floating[Any]] = np.clip(array, -1.0, 1.0)
         return clipped
 
-    def _checked_goal(self, goal: ArrayLike) -> NDArray[np.float32]:
-        array = np.asarray(goal, dtype=np.float32)
-        dim = self.env_spec.goal_dim
-        if array.shape not in ((dim,), (self.num_envs, dim)) or not np.isfinite(array).all():
+    def _checked_options(self, options: dict[str, Any]) -> NDArray[np.float32] | None:
+        if strange := set(options) - {"goal"}:
+            raise ValueError(f"options: the only key is 'goal', got {sorted(strange)}")
+        if "goal" not in options:
+            return None
+        goal, dim = np.asarray(options["goal"], dtype=np.float32), self.env_spec.goal_dim
+        if goal.shape not in ((dim,), (self.num_envs, dim)) or not np.isfinite(goal).all():
             raise ValueError(
-                f"options['goal']: expected finite numbers of shape ({dim},) or ({self.num_envs}, {dim}), "
-                f"got shape {array.shape}"
+                f"options['goal']: expected finite numbers of shape ({dim},) or ({self.num_envs}, {dim}), got {goal}"
             )
-        return array
+        return goal
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise gymnasium.error.ClosedEnvironmentError("this environment has been closed; make a new one")
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Let go of the worlds and their threads."""
+        self.__dict__.pop("batch", None)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Everything that decides the future: physics, goals, episodes, random numbers; arrays only."""
@@ -238,7 +251,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
 
 
 def _check_size(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 

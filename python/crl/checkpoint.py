@@ -54,14 +54,15 @@ def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]
         os.rename(partial, target)
         _sync(parent)
         _sync(run)
-        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
             f"checkpoint {target} cannot be written: {error}. Earlier checkpoints are intact."
         ) from error
-    for old in complete(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    checkpoints = complete(run)
+    for old in (*checkpoints, *parent.glob(".step_*.replaced")):
+        if old not in checkpoints[-keep:]:
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -101,16 +102,15 @@ def verify(directory: Path) -> None:
             raise CheckpointError(
                 f"checkpoint {directory} has format {manifest['format']}, expected {_FORMAT}: upgrade crl."
             )
-        entries = dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        entries = manifest["files"].items()
+        plain = {entry.name for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} is unreadable ({error}).") from None
-    for name, expected in entries.items():
-        path = directory / name
-        if Path(name).name != name or path.is_symlink():
-            raise CheckpointError(f"checkpoint {directory} is refused: {name!r} is not a plain file of it.")
-        if not path.is_file():
-            raise CheckpointError(f"checkpoint {directory} is damaged: {name} is missing.")
-        if _fingerprint(path) != expected:
+    for name, expected in entries:
+        # Only names that are there are opened: none leads elsewhere.
+        if name not in plain:
+            raise CheckpointError(f"checkpoint {directory} is damaged: {name!r} is missing, or not a plain file of it.")
+        if _fingerprint(directory / name) != expected:
             raise CheckpointError(f"checkpoint {directory} is damaged: {name} does not match its digest.")
 
 

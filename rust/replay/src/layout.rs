@@ -140,7 +140,10 @@ pub struct Field {
     pub bytes: usize,
 }
 
-/// The record of one row: every column, each from a word of its own, in the order given.
+/// Words before the first column of a record: the number of the row's trajectory.
+const HEADER: usize = 1;
+
+/// The record of one row: its trajectory's number, then every column, each from a word of its own, in the order given.
 #[derive(Clone, Debug)]
 pub struct Layout {
     columns: Vec<Column>,
@@ -158,7 +161,7 @@ impl Layout {
             return Err(Error::Invalid(format!("columns: expected 1 to {MAX_COLUMNS}; got {}", columns.len())));
         }
         let mut fields = Vec::with_capacity(columns.len());
-        let mut word = 0;
+        let mut word = HEADER;
         for (index, column) in columns.iter().enumerate() {
             let name = &column.name;
             if columns[..index].iter().any(|other| other.name == *name) {
@@ -225,7 +228,7 @@ mod tests {
         let f32s = |name, n| column(name, DType::F32, &[n]);
         let layout = Layout::new(vec![f32s("observation", 29), f32s("action", 8), f32s("goal", 2)]).unwrap();
         let words: Vec<_> = layout.fields().iter().map(|field| field.word).collect();
-        assert_eq!((words, layout.words()), (vec![0, 15, 19], 24));
+        assert_eq!((words, layout.words()), (vec![1, 16, 20], 24));
     }
 
     #[test]

@@ -24,8 +24,8 @@
 //! second look at it, so the look shows it. A goal is later than its row, so one look covers both.
 //!
 //! `cargo test -p crl-replay --lib --release loom` under `RUSTFLAGS="--cfg loom"` explores these interleavings.
-#![forbid(unsafe_code)]
-
+//!
+//! The only `unsafe` is one call in `words.rs`, which asks Linux for large pages.
 pub mod buffer;
 pub mod error;
 pub mod geometric;

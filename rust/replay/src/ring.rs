@@ -4,16 +4,20 @@
 //! writer *claims* row `n` by storing `n + 1`, writes it, and *publishes* it by storing `n + 1` again. A reader
 //! loads what is published, copies, and then looks at the claim: row `t` was overwritten, perhaps while it was being
 //! copied, if and only if row `t + length` has been claimed. Nobody waits for anybody.
+//!
+//! Trajectories of an environment are numbered from 0 too. A row carries the number of its own, and a table says
+//! where trajectory `j` ended, at `j % length`: as every trajectory has a row, the entry is not used again before the
+//! last row of `j` has been overwritten, and the same look at the claim covers it.
 use crate::layout::{Field, Layout};
 use crate::sync::{
-    ACQUIRE_PUBLISHED, AtomicU32, AtomicU64, Ordering::Relaxed, PUBLISH, fence_after_claim, fence_before_check, zeroed,
+    ACQUIRE_PUBLISHED, AtomicU64, Ordering::Relaxed, PUBLISH, fence_after_claim, fence_before_check, zeroed,
 };
 use crate::words::Slab;
 
-/// In [`Rings::later`]: the trajectory of this row is not finished.
-const OPEN: u32 = u32::MAX;
-/// The longest ring: every distance within it lies below [`OPEN`].
-pub(crate) const MAX_LENGTH: usize = OPEN as usize - 1;
+/// In the table of ends: the trajectory is still being written.
+const OPEN: u64 = u64::MAX;
+/// The longest ring: distances within it fit the offset of a goal, an `i32`.
+pub(crate) const MAX_LENGTH: usize = i32::MAX as usize;
 
 /// The counters of one environment, on a cache line of their own. Only its writer stores them.
 #[derive(Default)]
@@ -23,31 +27,27 @@ struct Counters {
     claimed: AtomicU64,
     /// Rows whose writing has finished, since ever.
     published: AtomicU64,
-    /// The first row that was pushed: 0, but for a ring that was loaded.
-    born: AtomicU64,
-    /// The first row of the trajectory that is being written.
-    open: AtomicU64,
-    /// Trajectories that have at least one stored row.
-    trajectories: AtomicU64,
+    /// Trajectories begun, since ever.
+    begun: AtomicU64,
 }
 
-/// A stored row, as a reader found it.
+/// A row that was stored when a reader looked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) env: usize,
-    /// Its number within its environment.
-    pub(crate) t: u64,
     /// Its slot in the ring.
     pub(crate) slot: usize,
-    /// Later stored rows of its trajectory.
-    pub(crate) later: u32,
+    /// Its number within its environment.
+    pub(crate) t: u64,
+    /// Later stored rows of its environment.
+    pub(crate) newer: u32,
 }
 
 /// The rings of all environments.
 pub(crate) struct Rings {
     counters: Box<[Counters]>,
-    /// For each slot: later rows of the row's trajectory, or [`OPEN`].
-    later: Box<[AtomicU32]>,
+    /// For each trajectory, modulo the length, and environment: the row after its last one, or [`OPEN`].
+    ends: Box<[AtomicU64]>,
     slab: Slab,
     length: usize,
     /// Rows stored by the fullest ring. It only narrows where to draw: the ring itself has the last word.
@@ -60,11 +60,11 @@ impl Rings {
         debug_assert!(length <= MAX_LENGTH);
         let rows = num_envs.checked_mul(length)?;
         let slab = Slab::new(rows, layout.words())?;
-        let later = zeroed(rows)?;
+        let ends = zeroed(rows)?;
         let mut counters = Vec::new();
         counters.try_reserve_exact(num_envs).ok()?;
         counters.resize_with(num_envs, Counters::default);
-        Some(Self { counters: counters.into(), later, slab, length, fullest: AtomicU64::new(0) })
+        Some(Self { counters: counters.into(), ends, slab, length, fullest: AtomicU64::new(0) })
     }
 
     pub(crate) fn num_envs(&self) -> usize {
@@ -76,9 +76,9 @@ impl Rings {
         self.length
     }
 
-    /// Bytes taken.
+    /// Bytes taken when every trajectory is a single row; the table of ends takes less when they are longer.
     pub(crate) fn bytes(&self) -> usize {
-        self.slab.bytes() + size_of_val(&*self.later) + size_of_val(&*self.counters)
+        self.slab.bytes() + size_of_val(&*self.ends) + size_of_val(&*self.counters)
     }
 
     /// Rows stored by the fullest ring.
@@ -96,9 +96,19 @@ impl Rings {
         self.published(env).min(self.length as u64)
     }
 
-    /// Trajectories of this environment with at least one stored row.
+    /// Trajectories of this environment with at least one stored row: from that of the oldest to that of the newest.
     pub(crate) fn trajectories(&self, env: usize) -> u64 {
-        self.counters[env].trajectories.load(Relaxed)
+        loop {
+            let n = self.published(env);
+            let Some(newest) = n.checked_sub(1) else { return 0 };
+            let oldest = n.saturating_sub(self.length as u64);
+            let of = |t| self.trajectory(env, self.slot(t));
+            let count = of(newest).wrapping_sub(of(oldest)).wrapping_add(1);
+            Self::settle();
+            if self.lives(env, oldest) {
+                return count;
+            }
+        }
     }
 
     // --- the writer's side -----------------------------------------------------------------------------------------
@@ -108,42 +118,28 @@ impl Rings {
     /// Only one thread at a time may push to one environment: [`crate::buffer::Writer`] sees to it. If `write` panics
     /// the row stays claimed and unpublished: readers lose the oldest row, and the next push takes the same place.
     pub(crate) fn push(&self, env: usize, starts: bool, write: impl FnOnce(usize)) {
-        let ring = &self.counters[env];
-        let (n, length) = (ring.published.load(Relaxed), self.length as u64);
-        let first = env * self.length;
-        let slot = self.slot(n);
+        let counters = &self.counters[env];
+        let n = counters.published.load(Relaxed);
+        let index = self.at(env, self.slot(n));
 
-        ring.claimed.store(n + 1, Relaxed);
+        counters.claimed.store(n + 1, Relaxed);
         fence_after_claim();
-        write(first + slot);
-        let mut trajectories = ring.trajectories.load(Relaxed);
-        let born = ring.born.load(Relaxed);
-        if n >= born + length && self.later[first + slot].load(Relaxed) == 0 {
-            trajectories -= 1; // The row that makes room was the last one of its trajectory.
+        write(index);
+        let mut begun = counters.begun.load(Relaxed);
+        if starts || begun == 0 {
+            if let Some(last) = begun.checked_sub(1) {
+                self.end(env, last).store(n, Relaxed);
+            }
+            self.end(env, begun).store(OPEN, Relaxed);
+            begun += 1;
+            counters.begun.store(begun, Relaxed);
         }
-        if starts || n == born {
-            self.close(env, ring.open.load(Relaxed).max((n + 1).saturating_sub(length)), n);
-            ring.open.store(n, Relaxed);
-            trajectories += 1;
-        }
-        self.later[first + slot].store(OPEN, Relaxed);
-        ring.trajectories.store(trajectories, Relaxed);
-        ring.published.store(n + 1, PUBLISH);
+        self.slab.store(index, 0, begun - 1);
+        counters.published.store(n + 1, PUBLISH);
 
-        let stored = (n + 1).min(length);
+        let stored = (n + 1).min(self.length as u64);
         if stored > self.fullest.load(Relaxed) {
             self.fullest.fetch_max(stored, Relaxed);
-        }
-    }
-
-    /// Notes at the rows `from..end` how many rows follow them.
-    #[allow(clippy::cast_possible_truncation)] // A distance within a ring.
-    fn close(&self, env: usize, from: u64, end: u64) {
-        let first = env * self.length;
-        let mut slot = self.slot(from);
-        for t in from..end {
-            self.later[first + slot].store((end - 1 - t) as u32, Relaxed);
-            slot = if slot + 1 == self.length { 0 } else { slot + 1 };
         }
     }
 
@@ -154,11 +150,8 @@ impl Rings {
 
     /// Takes up the numbering of an empty ring at row `n`, as if `n` rows had come and gone.
     pub(crate) fn start_at(&self, env: usize, n: u64) {
-        let ring = &self.counters[env];
-        ring.claimed.store(n, Relaxed);
-        ring.born.store(n, Relaxed);
-        ring.open.store(n, Relaxed);
-        ring.published.store(n, PUBLISH);
+        self.counters[env].claimed.store(n, Relaxed);
+        self.counters[env].published.store(n, PUBLISH);
     }
 
     // --- the reader's side -----------------------------------------------------------------------------------------
@@ -174,24 +167,42 @@ impl Rings {
         // Rows from this one to the newest, both counted.
         let head = self.slot(n);
         let age = if slot < head { head - slot } else { head + self.length - slot };
-        let newest = (age - 1) as u32;
-        // While a batch of rows is being written, a trajectory may end after what is published: not beyond it here.
-        let later = self.later[env * self.length + slot].load(Relaxed).min(newest);
-        Some(Place { env, t: n - age as u64, slot, later })
+        Some(Place { env, slot, t: n - age as u64, newer: (age - 1) as u32 })
     }
 
-    /// The row `k` later in the same ring.
+    /// Later stored rows of the same trajectory. It looks into the record.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // Not above `newer`.
+    pub(crate) fn later(&self, place: Place) -> u32 {
+        let end = self.end(place.env, self.trajectory(place.env, place.slot)).load(Relaxed);
+        // An open trajectory reaches to the newest row. So does, for this reader, one that was ended after it looked.
+        (end.wrapping_sub(place.t + 1)).min(u64::from(place.newer)) as u32
+    }
+
+    /// The number of the trajectory of the row in this slot.
+    #[inline]
+    pub(crate) fn trajectory(&self, env: usize, slot: usize) -> u64 {
+        self.slab.load(self.at(env, slot), 0)
+    }
+
+    /// The row `k` later in the same ring; there must be one.
     #[inline]
     pub(crate) fn ahead(&self, place: Place, k: u32) -> Place {
         let slot = place.slot + k as usize;
         let slot = if slot >= self.length { slot - self.length } else { slot };
-        Place { slot, t: place.t + u64::from(k), later: place.later - k, ..place }
+        Place { slot, t: place.t + u64::from(k), newer: place.newer - k, ..place }
+    }
+
+    /// The row in the next slot, whichever it is.
+    #[inline]
+    pub(crate) fn beside(&self, place: Place) -> Place {
+        Place { slot: if place.slot + 1 == self.length { 0 } else { place.slot + 1 }, ..place }
     }
 
     /// Where the record of a row lies, for [`Rings::read`] and [`Rings::touch`].
     #[inline]
     pub(crate) fn index(&self, place: Place) -> usize {
-        place.env * self.length + place.slot
+        self.at(place.env, place.slot)
     }
 
     /// Copies one field of the record at `index`. What it gives counts only if the row still [`Rings::lives`]
@@ -204,7 +215,7 @@ impl Rings {
     /// Brings one cache line near.
     #[inline]
     pub(crate) fn touch(&self, index: usize, word: usize) -> u64 {
-        self.slab.touch(index, word)
+        self.slab.load(index, word)
     }
 
     /// To be called between copying rows and asking whether they live.
@@ -219,9 +230,20 @@ impl Rings {
         self.counters[env].claimed.load(Relaxed) <= t + self.length as u64
     }
 
+    /// Where trajectory `j` ends. Environments lie side by side, so that what is used of the table is dense.
+    #[inline]
+    fn end(&self, env: usize, j: u64) -> &AtomicU64 {
+        &self.ends[self.slot(j) * self.counters.len() + env]
+    }
+
+    #[inline]
+    fn at(&self, env: usize, slot: usize) -> usize {
+        env * self.length + slot
+    }
+
     /// `n % length`, by a narrow division where that is enough.
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // Checked, or below the length.
+    #[allow(clippy::cast_possible_truncation)] // Below the length, which fits both.
     fn slot(&self, n: u64) -> usize {
         match u32::try_from(n) {
             Ok(narrow) => (narrow % self.length as u32) as usize,

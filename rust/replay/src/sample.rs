@@ -57,15 +57,16 @@ impl Output {
 pub struct Request {
     goals: Goals,
     outputs: Vec<Output>,
-    /// One word on each cache line that the outputs need.
-    touches: Vec<(Source, usize)>,
+    /// One word on each cache line that the outputs need of the row and the next, and of the goal.
+    row_touches: Vec<(Source, usize)>,
+    goal_touches: Vec<(Source, usize)>,
 }
 
 impl Request {
     /// A request for these outputs.
     #[must_use]
     pub fn new(goals: Goals, outputs: Vec<Output>) -> Self {
-        let mut touches: Vec<(Source, usize)> = Vec::new();
+        let mut touches = vec![(Source::Row, 0)]; // The header tells the trajectory.
         for output in &outputs {
             if let Output::Field(source, field) = *output {
                 let end = field.word + field.bytes.div_ceil(WORD);
@@ -77,7 +78,8 @@ impl Request {
                 }
             }
         }
-        Self { goals, outputs, touches }
+        let (goal_touches, row_touches) = touches.into_iter().partition(|(source, _)| *source == Source::Goal);
+        Self { goals, outputs, row_touches, goal_touches }
     }
 
     /// The outputs, in the order of the memory that [`crate::Buffer::sample`] is given.
@@ -108,10 +110,8 @@ pub(crate) fn output(layout: &Layout, name: &str) -> Option<(Output, usize)> {
 struct Pick {
     /// Records of the row, the next and the goal.
     index: [usize; 3],
-    env: usize,
-    t: u64,
-    goal_env: usize,
-    goal_t: u64,
+    row: Place,
+    goal: Place,
     offset: u32,
     strategy: Strategy,
     words: Words,
@@ -149,12 +149,14 @@ impl Sampler<'_> {
                     (batch, row) = (batch + 1, 0);
                     stream = Stream::new(self.seed, self.first_batch + batch as u64);
                 }
-                let mut words = stream.row(row as u64);
-                let strategy = self.request.goals.choose(&mut words);
-                *pick = self.draw(strategy, words, &mut eligible)?;
+                *pick = self.begin(stream.row(row as u64), &mut eligible)?;
                 row += 1;
             }
-            self.touch(picks);
+            self.touch(picks, &self.request.row_touches);
+            for pick in &mut *picks {
+                self.complete(pick, &mut eligible)?;
+            }
+            self.touch(picks, &self.request.goal_touches);
             self.copy(picks, done, outputs);
             Rings::settle();
             for (i, pick) in picks.iter().enumerate() {
@@ -166,30 +168,43 @@ impl Sampler<'_> {
         Ok(())
     }
 
-    /// Draws a row uniformly among those that another one follows, and its goal.
+    /// Chooses the strategy of a row, and a first candidate for the row itself.
     #[inline]
-    fn draw(&self, strategy: Strategy, mut words: Words, eligible: &mut Eligible) -> Result<Pick> {
-        let row = match self.try_row(&mut words) {
+    fn begin(&self, mut words: Words, eligible: &mut Eligible) -> Result<Pick> {
+        let strategy = self.request.goals.choose(&mut words);
+        let row = match self.try_stored(&mut words) {
             Some(row) => row,
-            None => self.rare_row(&mut words, eligible)?,
+            None => self.other_row(&mut words, eligible)?,
         };
-        let offset = self.request.goals.offset(strategy, row.later, &mut words);
-        let goal = if strategy == Strategy::Random { self.any_row(&mut words)? } else { self.rings.ahead(row, offset) };
-        let index = [row, self.rings.ahead(row, 1), goal].map(|place| self.rings.index(place));
-        let (env, t, goal_env, goal_t) = (row.env, row.t, goal.env, goal.t);
-        Ok(Pick { index, env, t, goal_env, goal_t, offset, strategy, words })
+        let here = self.rings.index(row);
+        // The next row's record most often follows; to touch a wrong one costs little.
+        Ok(Pick {
+            index: [here, self.rings.index(self.rings.beside(row)), here],
+            row,
+            strategy,
+            words,
+            ..Pick::default()
+        })
     }
 
+    /// Rejects the candidate if nothing follows it in its trajectory, and draws the goal.
+    ///
     /// Every slot below the fill of the fullest ring is drawn alike, and those without an eligible row are rejected:
     /// what remains is uniform over the eligible rows of all environments, however unequal their fill.
     #[inline]
-    fn try_row(&self, words: &mut Words) -> Option<Place> {
-        for _ in 0..TRIES {
-            if let Some(place) = self.try_stored(words).filter(|place| place.later > 0) {
-                return Some(place);
-            }
+    fn complete(&self, pick: &mut Pick, eligible: &mut Eligible) -> Result<()> {
+        let mut later = self.rings.later(pick.row);
+        while later == 0 {
+            pick.row = self.other_row(&mut pick.words, eligible)?;
+            later = self.rings.later(pick.row);
         }
-        None
+        pick.offset = self.request.goals.offset(pick.strategy, later, &mut pick.words);
+        pick.goal = match pick.strategy {
+            Strategy::Random => self.any_row(&mut pick.words)?,
+            _ => self.rings.ahead(pick.row, pick.offset),
+        };
+        pick.index = [pick.row, self.rings.ahead(pick.row, 1), pick.goal].map(|place| self.rings.index(place));
+        Ok(())
     }
 
     /// The row in a uniform slot below the fill of the fullest ring, if there is one.
@@ -204,6 +219,17 @@ impl Sampler<'_> {
         self.rings.find(env as usize, slot as usize)
     }
 
+    fn follows(&self, place: &Place) -> bool {
+        self.rings.later(*place) > 0
+    }
+
+    /// A row drawn after a first candidate was rejected: a uniform one among the eligible.
+    #[cold]
+    fn other_row(&self, words: &mut Words, eligible: &mut Eligible) -> Result<Place> {
+        let found = (0..TRIES).find_map(|_| self.try_stored(words).filter(|place| self.follows(place)));
+        found.map_or_else(|| self.rare_row(words, eligible), Ok)
+    }
+
     /// A uniform choice from a list of all eligible rows: where few rows are eligible, rejection would take for ever.
     /// It follows `TRIES` rejections, which say nothing about which eligible row would have come: still uniform.
     #[cold]
@@ -216,7 +242,7 @@ impl Sampler<'_> {
             }
             for _ in 0..TRIES {
                 let (env, slot) = listed[words.below(listed.len() as u64) as usize];
-                if let Some(place) = self.rings.find(env, slot).filter(|place| place.later > 0) {
+                if let Some(place) = self.rings.find(env, slot).filter(|place| self.follows(place)) {
                     return Ok(place);
                 }
             }
@@ -227,7 +253,7 @@ impl Sampler<'_> {
 
     fn list(&self) -> Vec<(usize, usize)> {
         let slots = |env| (0..self.rings.length()).map(move |slot| (env, slot));
-        let follows = |&(env, slot): &_| self.rings.find(env, slot).is_some_and(|place| place.later > 0);
+        let follows = |&(env, slot): &_| self.rings.find(env, slot).is_some_and(|place| self.follows(&place));
         (0..self.rings.num_envs()).flat_map(slots).filter(follows).collect()
     }
 
@@ -263,12 +289,12 @@ impl Sampler<'_> {
         })
     }
 
-    /// Loads a word of every cache line that the block will copy. The loads do not depend on each other, so they
-    /// overlap as prefetches would.
-    fn touch(&self, picks: &[Pick]) {
+    /// Loads a word of each of these cache lines of every pick. The loads do not depend on each other, so they overlap
+    /// as prefetches would.
+    fn touch(&self, picks: &[Pick], touches: &[(Source, usize)]) {
         let mut sum = 0;
         for pick in picks {
-            for &(source, word) in &self.request.touches {
+            for &(source, word) in touches {
                 sum ^= self.rings.touch(pick.of(source), word);
             }
         }
@@ -296,16 +322,17 @@ impl Sampler<'_> {
     }
 
     fn lives(&self, pick: &Pick) -> bool {
+        let lives = |place: Place| self.rings.lives(place.env, place.t);
         // A goal in the row's own trajectory is later, so it lives as long.
-        self.rings.lives(pick.env, pick.t)
-            && (pick.strategy != Strategy::Random || self.rings.lives(pick.goal_env, pick.goal_t))
+        lives(pick.row) && (pick.strategy != Strategy::Random || lives(pick.goal))
     }
 
     /// Draws a row again, with further words of its own, until no writer overtakes it.
     #[cold]
     fn again(&self, mut pick: Pick, row: usize, outputs: &mut [&mut [u8]], eligible: &mut Eligible) -> Result<()> {
         for _ in 0..ROUNDS {
-            pick = self.draw(pick.strategy, pick.words, eligible)?;
+            pick.row = self.other_row(&mut pick.words, eligible)?;
+            self.complete(&mut pick, eligible)?;
             self.copy(&[pick], row, outputs);
             Rings::settle();
             if self.lives(&pick) {

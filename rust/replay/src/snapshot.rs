@@ -88,20 +88,21 @@ fn write_env(
     let written = rings.published(env);
     push(&written.to_le_bytes())?;
     let mut t = written.saturating_sub(length);
-    let mut starts = true;
+    let mut before = None;
     while t < written {
         let first = t;
         let mut used = 0;
         for row in rows.chunks_exact_mut(row_bytes).take(usize::try_from(written - t).unwrap_or(usize::MAX)) {
             let slot = usize::try_from(t % length).unwrap_or_default();
             let place = Place { env, slot, ..Place::default() };
-            row[0] = u8::from(starts);
+            let trajectory = Some(rings.trajectory(env, slot));
+            row[0] = u8::from(trajectory != before);
+            before = trajectory;
             let mut from = 1;
             for &field in buffer.layout().fields() {
                 rings.read(rings.index(place), field, &mut row[from..from + field.bytes]);
                 from += field.bytes;
             }
-            starts = rings.find(env, slot).is_some_and(|place| place.later == 0);
             used += row_bytes;
             t += 1;
         }

@@ -5,9 +5,9 @@
 //! would notice.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// A row becomes visible. Pairs with [`ACQUIRE_PUBLISHED`].
 pub(crate) const PUBLISH: Ordering = if cfg!(crl_mutant = "publish") { Ordering::Relaxed } else { Ordering::Release };

@@ -17,6 +17,7 @@ impl Slab {
     /// Zeroed memory for `rows` records of `record` words; `None` if it cannot be had.
     pub(crate) fn new(rows: usize, record: usize) -> Option<Self> {
         let words: Box<[AtomicU64]> = zeroed(rows.checked_mul(record)?.checked_add(LINE - 1)?)?;
+        advise_huge_pages(&words);
         let past = words.as_ptr() as usize / WORD % LINE;
         Some(Self { words, start: (LINE - past) % LINE, record })
     }
@@ -60,12 +61,39 @@ impl Slab {
         }
     }
 
-    /// Loads one word of a record, to bring its cache line near.
+    /// Loads one word of a record.
     #[inline]
-    pub(crate) fn touch(&self, row: usize, word: usize) -> u64 {
+    pub(crate) fn load(&self, row: usize, word: usize) -> u64 {
         self.words[self.start + row * self.record + word].load(Relaxed)
     }
+
+    /// Stores one word of a record.
+    pub(crate) fn store(&self, row: usize, word: usize, value: u64) {
+        self.words[self.start + row * self.record + word].store(value, Relaxed);
+    }
 }
+
+/// Asks for large pages, before the first touch: rows are read at random, and with small pages most reads would wait
+/// for an address to be looked up. Without them the slab works as well, only slower, so a refusal is no error.
+#[cfg(all(target_os = "linux", not(loom)))]
+#[allow(unsafe_code)]
+fn advise_huge_pages(words: &[AtomicU64]) {
+    const PAGE: usize = 4096;
+    let inside = words.as_ptr_range();
+    let start = (inside.start as usize).next_multiple_of(PAGE);
+    let length = (inside.end as usize).saturating_sub(start) / PAGE * PAGE;
+    if length >= 4 << 20 {
+        let skipped = start - inside.start as usize;
+        debug_assert!(skipped + length <= size_of_val(words));
+        // SAFETY: the range lies within memory that `words` borrows, and this advice changes no content.
+        unsafe {
+            libc::madvise(words.as_ptr().wrapping_byte_add(skipped).cast_mut().cast(), length, libc::MADV_HUGEPAGE);
+        }
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(loom))))]
+fn advise_huge_pages(_: &[AtomicU64]) {}
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -82,7 +110,7 @@ mod tests {
             let mut back = vec![0; bytes];
             slab.read(1, field, &mut back);
             assert_eq!(back, data);
-            assert_eq!((slab.touch(1, 0), slab.touch(0, 7), slab.touch(2, 0)), (0, 0, 0));
+            assert_eq!((slab.load(1, 0), slab.load(0, 7), slab.load(2, 0)), (0, 0, 0));
         }
         assert!(Slab::new(usize::MAX / 2, 4).is_none());
         assert!(Slab::new(1 << 50, 8).is_none());

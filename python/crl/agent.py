@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from crl import losses
 from crl.networks import Actor, build_network, squash
@@ -200,26 +201,10 @@ class Agent:
         self.networks = Networks(spec, config, seeds).to(self.device)
         self.log_alpha = nn.Parameter(torch.zeros((), device=self.device))
         self.target_entropy = -config.target_entropy_scale * spec.action_dim
-        # Adam works element by element, so one optimizer for everything is the published three.
-        self.optimizer = torch.optim.Adam(
-            [*self.networks.parameters(), self.log_alpha],
-            lr=config.learning_rate,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            fused=True,
-        )
-        self._start_adam()
+        # Adam works element by element, so one for everything is the published three.
+        self._adam = Adam(self._named_parameters(), config.learning_rate)
         self._weights_lock = threading.Lock()
         self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator)
-
-    def _start_adam(self) -> None:
-        """Create Adam's state now rather than at the first step, so that a checkpoint always has the same keys."""
-        for parameter in self._named_parameters().values():
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros((), device=self.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step of actor, temperature and critic on one batch; never waits for the device.
@@ -242,7 +227,7 @@ class Agent:
         _check_same_rows(observation=observation, action=action, goal=goal)
         noise = torch.randn(action.shape, generator=self._update_generator, device=self.device)
         alpha = self.log_alpha.detach().exp()
-        self.optimizer.zero_grad()
+        self._adam.zero_grad()
 
         with self._numerics.network_precision():
             psi = net.goal_encoder(goal).float()
@@ -277,7 +262,7 @@ class Agent:
                 "train/representation_norm_goal": torch.linalg.vector_norm(psi, dim=-1).mean(),
             }
         with self._weights_lock:
-            self.optimizer.step()
+            self._adam.step()
         return metrics
 
     def act(self, observation: Array, goal: Array, deterministic: bool = False) -> Tensor:
@@ -308,7 +293,7 @@ class Agent:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next update depends on, as a flat dict of contiguous tensors.
 
-        Weights by layer name, `log_alpha`, Adam's moments under `adam.exp_avg.` and `adam.exp_avg_sq.`, `adam.step`,
+        Weights by layer name, `log_alpha`, Adam's moments under `adam.exp_avg.` and `adam.exp_avg_sq.`, `adam.steps`,
         and the states of both random generators (uint8). A copy: later updates leave it as it is.
         """
         with self._weights_lock:
@@ -325,20 +310,62 @@ class Agent:
         with self._weights_lock, torch.no_grad():
             for name, tensor in mine.items():
                 tensor.copy_(state[name])
-            for adam in self.optimizer.state.values():
-                adam["step"].copy_(state["adam.step"])
         self._update_generator.set_state(state["generator.update"].cpu())
         self._act_generator.set_state(state["generator.act"].cpu())
 
     def _state(self) -> dict[str, Tensor]:
-        parameters = self._named_parameters()
-        adam = {name: self.optimizer.state[parameter] for name, parameter in parameters.items()}
         return {
-            **parameters,
-            **{f"adam.{key}.{name}": adam[name][key] for key in ("exp_avg", "exp_avg_sq") for name in parameters},
-            "adam.step": adam["log_alpha"]["step"],  # one count: all parameters step together
+            **self._named_parameters(),
+            **{f"adam.{name}": tensor for name, tensor in self._adam.state().items()},
             "generator.update": self._update_generator.get_state(),
             "generator.act": self._act_generator.get_state(),
+        }
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) with its published constants, as PyTorch's one fused kernel.
+
+    Not `torch.optim.Adam`: its first use imports PyTorch's compiler, 4 s that every start would pay, and it creates its
+    state only at the first step, so that a fresh agent's checkpoint would have other keys than a trained one's.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], learning_rate: float) -> None:
+        self._names, self._parameters = list(parameters), list(parameters.values())
+        self._learning_rate = learning_rate
+        self._exp_avg = [torch.zeros_like(p) for p in self._parameters]
+        self._exp_avg_sq = [torch.zeros_like(p) for p in self._parameters]
+        # The kernel wants a count for every parameter, though all are the same.
+        self._steps = torch.zeros(len(self._names), device=self._parameters[0].device)
+
+    def zero_grad(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Move every parameter by its gradient."""
+        adam(
+            self._parameters,  # type: ignore[arg-type]
+            [p.grad for p in self._parameters],  # type: ignore[misc]
+            self._exp_avg,
+            self._exp_avg_sq,
+            [],
+            list(self._steps.unbind()),
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self._learning_rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments by parameter name, and the numbers of steps made."""
+        return {
+            **{f"exp_avg.{name}": tensor for name, tensor in zip(self._names, self._exp_avg, strict=True)},
+            **{f"exp_avg_sq.{name}": tensor for name, tensor in zip(self._names, self._exp_avg_sq, strict=True)},
+            "steps": self._steps,
         }
 
 

@@ -17,13 +17,17 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 LAYERS_PER_BLOCK = 4
 
 
-def dense(in_dim: int, out_dim: int, generator: torch.Generator | None = None) -> nn.Linear:
-    """A linear layer with weights uniform in +-1/sqrt(in_dim) and zero biases, drawn from `generator` alone."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_dim, out_dim)
-    bound = 1 / math.sqrt(in_dim)
-    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-    nn.init.zeros_(layer.bias)
-    return layer
+class Dense(nn.Linear):
+    """A linear layer with weights uniform in +-1/sqrt(in_dim), drawn from `generator`, and zero biases."""
+
+    def __init__(self, in_dim: int, out_dim: int, generator: torch.Generator | None = None) -> None:
+        super().__init__(in_dim, out_dim)
+        bound = 1 / math.sqrt(in_dim)
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+        nn.init.zeros_(self.bias)
+
+    def reset_parameters(self) -> None:
+        """Leave out PyTorch's own initialisation, which would draw from the global generator."""
 
 
 class Layer(nn.Module):
@@ -31,7 +35,7 @@ class Layer(nn.Module):
 
     def __init__(self, in_dim: int, width: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.dense = dense(in_dim, width, generator)
+        self.dense = Dense(in_dim, width, generator)
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +75,7 @@ class ResidualMLP(nn.Module):
         check_depth(depth)
         self.input = Layer(in_dim, width, generator)
         self.blocks = nn.Sequential(*(ResidualBlock(width, generator) for _ in range(depth // LAYERS_PER_BLOCK)))
-        self.output = dense(width, out_dim, generator)
+        self.output = Dense(width, out_dim, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.blocks(self.input(x)))  # type: ignore[no-any-return]
@@ -89,8 +93,8 @@ class MLP(nn.Module):
         super().__init__()
         _check_sizes(in_dim=in_dim, out_dim=out_dim, width=width, depth=depth)
         sizes = [in_dim] + [width] * (depth - 1)
-        self.hidden = nn.ModuleList(dense(size, width, generator) for size in sizes)
-        self.output = dense(width, out_dim, generator)
+        self.hidden = nn.ModuleList(Dense(size, width, generator) for size in sizes)
+        self.output = Dense(width, out_dim, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.hidden:

@@ -19,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 
-DEADLINE = 600.0
+DEADLINE = 1200.0
 """Seconds after which a command that has not learnt is given up."""
 
 

@@ -141,6 +141,12 @@ def test_maze_goals_are_uniform_over_goal_cells(name):
     assert chisquare(counts).pvalue > 1e-4
 
 
+def test_point_starts_around_its_cell_at_rest():
+    start = envs.make("point_maze", 4000, seed=0, num_threads=1).reset()[0]["observation"].astype(float)
+    assert not start[:, 2:].any()
+    assert kstest((start[:, :2] - 4).ravel(), "uniform", (-1, 2)).pvalue > 1e-4
+
+
 def test_goals_stay_uniform_over_later_episodes():
     env = envs.make("point_u_maze", 500, seed=3, episode_length=1)
     cells, goals = env.task.maze.centres("G"), []

@@ -18,6 +18,7 @@ from mujoco.batch import Batch  # type: ignore[import-untyped]  # noqa: E402
 
 __all__ = [
     "DIVERGENCE_WARNINGS",
+    "LARGEST_VALUE",
     "Batch",
     "add_walls",
     "cpu_count",
@@ -33,6 +34,7 @@ DIVERGENCE_WARNINGS = [
     int(mujoco.mjtWarning.mjWARN_BADQVEL),
     int(mujoco.mjtWarning.mjWARN_BADQACC),
 ]
+LARGEST_VALUE = float(mujoco.mjMAXVAL)  # beyond it, at the next step
 
 
 def load_asset(filename: str) -> Any:

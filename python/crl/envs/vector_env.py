@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from crl.envs.physics import DIVERGENCE_WARNINGS, Batch, cpu_count
+from crl.envs.physics import DIVERGENCE_WARNINGS, LARGEST_VALUE, Batch, cpu_count
 from crl.envs.task import Task
 
 Observation = dict[str, NDArray[np.float32]]
@@ -105,7 +105,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
             self._goal[:] = commanded
         self._started = True
         self._done = np.zeros(self.num_envs, dtype=np.bool_)
-        self._observation = self.task.observe(self.batch).astype(np.float32)
+        self._observation = self._observe()
         observation, success, distance = self._evaluate()
         return observation, {"success": success, "distance": distance, "diverged": np.zeros_like(success)}
 
@@ -132,7 +132,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
             self._begin(fresh)
         self._steps += ~new
 
-        observation = self.task.observe(self.batch).astype(np.float32)
+        observation = self._observe()
         diverged = self._diverged(observation)
         if diverged.any():
             observation[diverged] = previous[diverged]
@@ -156,10 +156,20 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self._goal[worlds] = start.goal
         self._steps[worlds] = 0
 
+    def _observe(self) -> NDArray[np.float32]:
+        with np.errstate(over="ignore", invalid="ignore"):  # `_diverged` judges what comes of it
+            observation = self.task.observe(self.batch).astype(np.float32)
+        if observation.shape != self._observation.shape:
+            raise ValueError(
+                f"{self.env_spec.name}: observe() must return {self._observation.shape}, as its spec says, "
+                f"got {observation.shape}"
+            )
+        return observation
+
     def _diverged(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Worlds that MuJoCo put back because they blew up, or whose observation is not finite."""
+        """Worlds that MuJoCo put back because they blew up, or that it will because they just have."""
         warnings = self.batch.warning[:, DIVERGENCE_WARNINGS, 1]
-        diverged: NDArray[np.bool_] = warnings.any(axis=1) | ~np.isfinite(observation).all(axis=1)
+        diverged: NDArray[np.bool_] = warnings.any(axis=1) | ~(np.abs(observation) < LARGEST_VALUE).all(axis=1)
         if diverged.any():
             self.batch.warning[diverged] = 0
         return diverged

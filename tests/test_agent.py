@@ -49,6 +49,7 @@ class Batch:
 
 METRICS = {
     "train/critic_loss",
+    "train/contrastive_loss",
     "train/actor_loss",
     "train/alpha",
     "train/alpha_loss",

@@ -244,13 +244,14 @@ class Agent:
         with self._numerics.network_precision():
             phi = net.state_action_encoder(torch.cat((observation, action), -1)).float()
         logits = losses.pairwise_energy(phi, psi, config.energy)
-        critic_loss = losses.contrastive_loss(logits, config.contrastive_loss)
-        critic_loss = critic_loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits)
+        contrastive_loss = losses.contrastive_loss(logits, config.contrastive_loss)
+        critic_loss = contrastive_loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits)
         critic_loss.backward()  # type: ignore[no-untyped-call]
 
         with torch.no_grad():
             metrics = {
                 "train/critic_loss": critic_loss.detach(),
+                "train/contrastive_loss": contrastive_loss.detach(),
                 "train/actor_loss": actor_loss.detach(),
                 "train/alpha": alpha,
                 "train/alpha_loss": alpha_loss.detach(),

@@ -41,6 +41,8 @@ class Config:
     contrastive_loss: str = "forward_infonce"
     logsumexp_penalty: float = 0.1
     learning_rate: float = 3e-4
+    actor_goals: str = "future"
+    initial_alpha: float = 1.0
     target_entropy_scale: float = 0.5
     precision: str = "float32"
     num_action_candidates: int = 1

@@ -35,6 +35,8 @@ class Config:
     contrastive_loss: str = "forward_infonce"
     logsumexp_penalty: float = 0.1
     learning_rate: float = 3e-4
+    actor_goals: str = "future"
+    initial_alpha: float = 1.0
     target_entropy_scale: float = 0.5
     precision: str = "float32"
     num_action_candidates: int = 1
@@ -490,3 +492,25 @@ def test_the_temperature_starts_at_one_and_aims_at_half_a_nat_per_action() -> No
     assert agent.update(make_batch())["train/alpha"] == 1
     assert agent.target_entropy == -1.5
     assert math.isclose(make_agent(target_entropy_scale=1.0).target_entropy, -3)
+
+
+@pytest.mark.parametrize(("actor_goals", "moved"), [("future", 0), ("mixture", 4), ("random", 8)])
+def test_the_actor_learns_for_its_own_goals_for_those_of_other_rows_or_half_and_half(
+    actor_goals: str, moved: int
+) -> None:
+    agent = make_agent(actor_goals=actor_goals)
+    rows = torch.arange(8.0)[:, None]
+    paired = agent._for_actor(rows)[:, 0]
+    own = paired == rows[:, 0]
+    assert own.sum() == 8 - moved
+    assert sorted(paired.tolist()) == rows[:, 0].tolist()
+
+
+def test_the_actors_goals_change_its_loss_and_not_the_critics() -> None:
+    future, shuffled = (make_agent(actor_goals=kind).update(make_batch()) for kind in ("future", "random"))
+    assert future["train/critic_loss"] == shuffled["train/critic_loss"]
+    assert future["train/actor_loss"] != shuffled["train/actor_loss"]
+
+
+def test_the_temperature_starts_where_it_is_told() -> None:
+    assert make_agent(initial_alpha=0.1).update(make_batch())["train/alpha"].item() == pytest.approx(0.1)

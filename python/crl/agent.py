@@ -4,6 +4,7 @@ Letters: B rows of a batch, N rows to act on, O observation, G goal, A action, R
 """
 
 import copy
+import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +56,10 @@ class Config(Protocol):
     def logsumexp_penalty(self) -> float: ...
     @property
     def learning_rate(self) -> float: ...
+    @property
+    def actor_goals(self) -> str: ...
+    @property
+    def initial_alpha(self) -> float: ...
     @property
     def target_entropy_scale(self) -> float: ...
     @property
@@ -199,7 +204,7 @@ class Agent:
         self._update_generator = torch.Generator(self.device).manual_seed(update_seed)
         self._act_generator = torch.Generator(self.device).manual_seed(act_seed)
         self.networks = Networks(spec, config, seeds).to(self.device)
-        self.log_alpha = nn.Parameter(torch.zeros((), device=self.device))
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_alpha), device=self.device))
         self.target_entropy = -config.target_entropy_scale * spec.action_dim
         # Adam works element by element, so one for everything is the published three.
         self._adam = Adam(self._named_parameters(), config.learning_rate)
@@ -231,11 +236,11 @@ class Agent:
 
         with self._numerics.network_precision():
             psi = net.goal_encoder(goal).float()
-            mean, log_std = net.actor(observation, goal)
+            mean, log_std = net.actor(observation, self._for_actor(goal))
         sampled_action, log_prob = squash(mean, log_std, noise)
         with self._numerics.network_precision(), _frozen(net.state_action_encoder):
             sampled_phi = net.state_action_encoder(torch.cat((observation, sampled_action), -1)).float()
-        q = losses.energy(sampled_phi, psi.detach(), config.energy)
+        q = losses.energy(sampled_phi, self._for_actor(psi.detach()), config.energy)
         actor_loss = losses.actor_loss(log_prob, q, alpha)
         alpha_loss = losses.temperature_loss(self.log_alpha, log_prob, self.target_entropy)
         # Two backward passes: the actor's activations are freed before the critic's exist.
@@ -265,6 +270,15 @@ class Agent:
         with self._weights_lock:
             self._adam.step()
         return metrics
+
+    def _for_actor(self, rows: Tensor) -> Tensor:
+        """Goals, or their representations, (B, ...) as the actor's loss pairs them with the batch's observations.
+
+        `future`: each its own; `random`: each the next row's; `mixture`: the first half the next row's. Rows of a
+        batch are independent draws, so the next row's goal is a goal of the whole buffer.
+        """
+        moved = {"future": 0, "mixture": len(rows) // 2, "random": len(rows)}[self.config.actor_goals]
+        return torch.cat((rows[:moved].roll(-1, 0), rows[moved:])) if moved else rows
 
     def act(self, observation: Array, goal: Array, deterministic: bool = False) -> Tensor:
         """The actions of the present weights: see `Policy.act`."""

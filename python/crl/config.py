@@ -8,6 +8,7 @@ device, the published default.
 import dataclasses
 import math
 import operator
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -79,6 +80,15 @@ class TrainConfig:
         "Objective",
         "How goals are drawn; `random` ignores the trajectory (an ablation that must not learn).",
         choices=("geometric", "uniform", "final", "next", "random"),
+    )
+    actor_goals: str = _setting(
+        AUTO,
+        "Objective",
+        "Goals in the actor's loss: each row's own future (Wang et al. 2025), another row's, or half and half (2022).",
+        choices=("future", "random", "mixture"),
+    )
+    initial_alpha: float = _setting(
+        AUTO, "Objective", "Entropy temperature at the start; it adapts by learning_rate.", above=0
     )
     target_entropy_scale: float = _setting(
         0.5, "Objective", "Target entropy is minus this times the action dimensions.", at_least=0
@@ -233,8 +243,10 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def write(config: TrainConfig, path: str | Path) -> None:
-    """Write `config` to `path` as YAML that `read_settings` reads back to the same values."""
-    Path(path).write_text(_yaml().safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
+    """Write `config` to `path` as YAML that `read_settings` reads back to the same values; a kill leaves no half of it."""
+    partial = Path(path).with_suffix(".partial")
+    partial.write_text(_yaml().safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
+    os.replace(partial, path)
 
 
 @dataclass(frozen=True)
@@ -273,6 +285,9 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     kind = "cpu" if device == "cpu" else "cuda"
     for sizes in device_sizes(kind, values):
         fill(sizes, f"sizes for {kind}")
+    short_prefill = values["total_env_steps"] // 5
+    if sources["learning_starts"].startswith(("recipe", "sizes")) and values["learning_starts"] > short_prefill:
+        values["learning_starts"], sources["learning_starts"] = short_prefill, "a fifth of total_env_steps"
     fill({"actor_depth": values["depth"], "critic_depth": values["depth"]}, "depth")
     fill({"num_threads": num_cores}, "cores")
     resolved = TrainConfig(**values)

@@ -7,6 +7,8 @@ from typing import Any
 PUBLISHED_SCHEDULE = {
     # Wang et al. 2025, the authors' released defaults; batch 512 is what their README and job file run.
     "gamma": 0.99,
+    "actor_goals": "future",
+    "initial_alpha": 1.0,
     "prefill": "policy",
     "unroll_length": 62,
     "num_envs": 512,
@@ -52,10 +54,25 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+# Goals lie behind corners. Uniform actions for the 1000 steps per world that are published, as the untrained policy
+# sees only one corner; goals of other rows for the actor, as rows at the start of an episode, from where evaluation
+# commands the far goals, are few; a temperature that has not to fall for 10,000 updates first.
+_POINT_MAZE = {
+    "gamma": 0.98,
+    "actor_goals": "mixture",
+    "initial_alpha": 0.1,
+    "prefill": "uniform",
+    "learning_starts": 64_000,
+    "total_env_steps": 800_000,
+    "eval_interval": 50_000,
+}
+
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # The arm forgets within a few steps: at 0.99 the critic stays at chance, at 0.8 it learns.
-        "reacher": {"gamma": 0.8},
+        "reacher": {"gamma": 0.8, "total_env_steps": 500_000, "eval_interval": 50_000},
+        "point_u_maze": _POINT_MAZE,
+        "point_u_maze_eval": _POINT_MAZE,
     }
 )
 """Measured to learn well (docs/results), by canonical environment name."""
@@ -64,6 +81,8 @@ _ANY_DEVICE = {
     "network": "residual",
     "depth": 4,
     "gamma": 0.99,
+    "actor_goals": "future",
+    "initial_alpha": 1.0,
     "batch_size": 256,
     "unroll_length": 62,
     "prefill": "policy",
@@ -93,8 +112,8 @@ _ROWS_PER_WORLD = 10_000
 def device_sizes(kind: str, values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Sizes for device `kind` ("cpu" or "cuda"): fixed ones, then those that follow from the `values` filled so far."""
     yield {**_ANY_DEVICE, **_DEVICE[kind]}
-    worlds, steps = values["num_envs"], values["total_env_steps"]
+    worlds = values["num_envs"]
     yield {
         "buffer_capacity": _ROWS_PER_WORLD * worlds,
-        "learning_starts": min(_PREFILL_STEPS_PER_WORLD[kind] * worlds, steps // 5),
+        "learning_starts": _PREFILL_STEPS_PER_WORLD[kind] * worlds,
     }

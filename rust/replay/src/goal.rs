@@ -1,6 +1,6 @@
 //! Which row of the future becomes the goal.
 use crate::error::{Error, Result};
-use crate::geometric::Geometric;
+use crate::geometric::{Geometric, Table};
 use crate::rng::Words;
 
 /// One way to choose a goal for a row.
@@ -46,7 +46,7 @@ pub struct Goals {
     /// Strategies, each with the first word that is not its own any more.
     bounds: Vec<(u64, Strategy)>,
     last: Strategy,
-    law: Geometric,
+    law: Table,
 }
 
 impl Goals {
@@ -71,7 +71,7 @@ impl Goals {
             reached += weight / total;
             ((reached * (u64::MAX as f64)) as u64, *strategy)
         });
-        Ok(Self { bounds: bounds.collect(), last, law })
+        Ok(Self { bounds: bounds.collect(), last, law: Table::new(law) })
     }
 
     /// The strategy for one row. A single one costs no randomness.

@@ -245,6 +245,9 @@ impl Rings {
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // Below the length, which fits both.
     fn slot(&self, n: u64) -> usize {
+        if n < self.length as u64 {
+            return n as usize;
+        }
         match u32::try_from(n) {
             Ok(narrow) => (narrow % self.length as u32) as usize,
             Err(_) => (n % self.length as u64) as usize,

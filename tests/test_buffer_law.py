@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_oracle import make
+from buffer_oracle import Oracle, columns, make
 from scipy import stats
 
 import crl
@@ -14,8 +14,7 @@ DRAWS = 10_000_000
 
 
 def offsets(gamma: float, horizon: int, draws: int) -> np.ndarray:
-    """Offsets of rows that `horizon` rows follow: trajectories of two rows, each `horizon` apart, cannot be made,
-    so one env holds one trajectory of horizon + 1 rows and only its first row is kept."""
+    """Offsets of the first row of a trajectory of horizon + 1 rows; draws of the others are thrown away."""
     buffer = crl.TrajectoryBuffer(1, horizon + 1, (), (), (), extras={"later": ((), "int32")}, seed=1)
     t = np.arange(horizon + 1)[:, None]
     zero = np.zeros((horizon + 1, 1), np.float32)
@@ -52,9 +51,9 @@ def test_short_horizons_follow_the_law(gamma, horizon):
 
 
 @pytest.mark.parametrize("gamma", [0.9, 0.99, 0.999])
-def test_all_horizons_of_a_long_trajectory_together(gamma):
-    """Rows drawn uniformly from a trajectory of 1001, so the offset is a known mixture over horizons 1 to 1000."""
-    length = 1000
+@pytest.mark.parametrize("length", [1, 2, 10, 1000])
+def test_all_horizons_of_a_trajectory_together(gamma, length):
+    """Rows drawn uniformly from a trajectory of length + 1, so the offset is a known mixture over horizons 1..length."""
     buffer = crl.TrajectoryBuffer(1, length + 1, (), (), (), seed=2)
     zero = np.zeros((length + 1, 1), np.float32)
     start = np.arange(length + 1)[:, None] == 0
@@ -81,8 +80,6 @@ def test_rows_are_uniform_over_ten_million_draws():
     envs = np.arange(5)
     rng = np.random.default_rng(0)
     starts = rng.random((97, 5)) < 0.15
-    from buffer_oracle import Oracle, columns
-
     oracle = Oracle(5, 200)
     buffer.add_rollout(**columns(envs, np.arange(97)[:, None] + 0 * envs), episode_start=starts)
     for t in range(97):

@@ -292,13 +292,10 @@ impl Sampler<'_> {
     /// Loads a word of each of these cache lines of every pick. The loads do not depend on each other, so they overlap
     /// as prefetches would.
     fn touch(&self, picks: &[Pick], touches: &[(Source, usize)]) {
-        let mut sum = 0;
-        for pick in picks {
-            for &(source, word) in touches {
-                sum ^= self.rings.touch(pick.of(source), word);
-            }
+        for &(source, word) in touches {
+            let sum = picks.iter().fold(0, |sum, pick| sum ^ self.rings.touch(pick.of(source), word));
+            black_box(sum);
         }
-        black_box(sum);
     }
 
     /// Copies the picks to the rows of the outputs from `first` on.

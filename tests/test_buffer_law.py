@@ -53,7 +53,7 @@ def test_short_horizons_follow_the_law(gamma, horizon):
 @pytest.mark.parametrize("gamma", [0.9, 0.99, 0.999])
 @pytest.mark.parametrize("length", [1, 2, 10, 1000])
 def test_all_horizons_of_a_trajectory_together(gamma, length):
-    """Rows drawn uniformly from a trajectory of length + 1, so the offset is a known mixture over horizons 1..length."""
+    """Rows drawn uniformly from a trajectory of length + 1: the offset is a known mixture over the horizons."""
     buffer = crl.TrajectoryBuffer(1, length + 1, (), (), (), seed=2)
     zero = np.zeros((length + 1, 1), np.float32)
     start = np.arange(length + 1)[:, None] == 0

@@ -28,7 +28,8 @@ class CountingEnv:
     def _shown(self) -> dict[str, np.ndarray[Any, Any]]:
         value = (1e4 * self.world + 100 * self.episode + self.moment)[:, None].astype(np.float32)
         goal = (1e4 * self.world + 100 * self.episode + 50)[:, None].astype(np.float32)
-        return {"observation": np.hstack([value, -value]), "achieved_goal": value, "desired_goal": goal}
+        observation = np.asfortranarray(np.hstack([value, -value]))  # no env promises C order
+        return {"observation": observation, "achieved_goal": value, "desired_goal": goal}
 
     def reset(self, *, seed: int | None = None) -> tuple[Any, Any]:
         self.seeds.append(seed)

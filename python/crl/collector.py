@@ -63,7 +63,8 @@ class Collector:
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Arrays from which collecting goes on bit for bit: the worlds', and what they last showed."""
-        shown = {f"shown.{name}": array for name, array in self._observation.items()}
+        # In C order: safetensors writes an array's memory as it lies, and an env may show columns of another array.
+        shown = {f"shown.{name}": np.ascontiguousarray(array) for name, array in self._observation.items()}
         worlds = {f"env.{name}": array for name, array in self.env.state_dict().items()}
         return {**shown, **worlds, "episode_start": self._episode_start, "done": self._done}
 

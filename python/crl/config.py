@@ -243,7 +243,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def write(config: TrainConfig, path: str | Path) -> None:
-    """Write `config` to `path` as YAML that `read_settings` reads back to the same values; a kill leaves no half of it."""
+    """Write `config` as YAML that `read_settings` reads back to the same values. A kill leaves no half of it."""
     partial = Path(path).with_suffix(".partial")
     partial.write_text(_yaml().safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
     os.replace(partial, path)

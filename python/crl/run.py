@@ -78,6 +78,11 @@ def reopen(run_dir: Path, changes: dict[str, Any], changeable: tuple[str, ...] =
     return config.from_mapping({**values, **changes})
 
 
+def remember(run_dir: Path, settings: TrainConfig) -> None:
+    """Let config.yaml say what the run goes on with."""
+    config.write(settings, run_dir / "config.yaml")
+
+
 def load_agent(saved: Path, settings: TrainConfig) -> Agent:
     """The agent in checkpoint `saved` of a run with `settings`.
 

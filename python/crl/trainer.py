@@ -89,6 +89,7 @@ def train(
         run_dir = Path(resume)
         saved: Path | None = checkpoint.latest(run_dir)
         resolved = run.resolve(run.reopen(run_dir, changes))
+        run.remember(run_dir, resolved.config)
     elif settings is not None:
         saved, resolved = None, run.resolve(dataclasses.replace(settings, **changes))
         run_dir = run.create(resolved.config)

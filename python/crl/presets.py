@@ -58,12 +58,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 # sees only one corner; goals of other rows for the actor, as rows at the start of an episode, from where evaluation
 # commands the far goals, are few; a temperature that has not to fall for 10,000 updates first.
 _POINT_MAZE = {
-    "gamma": 0.98,
-    "actor_goals": "mixture",
+    "gamma": 0.99,
+    "actor_goals": "random",
     "initial_alpha": 0.1,
     "prefill": "uniform",
     "learning_starts": 64_000,
-    "total_env_steps": 800_000,
+    "total_env_steps": 1_000_000,
     "eval_interval": 50_000,
 }
 

@@ -92,7 +92,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def fail_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, BaseException], list[str]]]:
-    """Make call number n, counted over all that touch the disk, raise; returns the list of the calls made until then."""
+    """Make call number n, of all that touch the disk, raise; returns the list of the calls made until then."""
     with monkeypatch.context() as patch:
 
         def arm(number: int, error: BaseException) -> list[str]:

@@ -1,8 +1,8 @@
 """How fast the buffer samples, beside a good NumPy sampler in the same run: `pytest benches/bench_buffer.py`.
 
 Workload A is an ant's (observation 29, action 8, goal 2; 256 envs x 4000 rows), B a humanoid's (268, 17, 3;
-256 x 1000), both with trajectories of 1000 rows and one thread. `rows_per_cpu_second` counts processor time, so a busy neighbour
-matters less; compare the two of one group.
+256 x 1000), both with trajectories of 1000 rows and one thread. `rows_per_cpu_second` counts processor time, so a
+busy neighbour matters less; compare the two of one group.
 """
 
 import time

@@ -7,6 +7,8 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["BUILD_PROFILE", "Buffer", "InternalError", "Request", "SnapshotError", "Writer", "panic_for_test"]
+
 BUILD_PROFILE: Final[str]
 
 class InternalError(RuntimeError):

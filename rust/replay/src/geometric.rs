@@ -57,7 +57,7 @@ impl Geometric {
 /// Horizons up to this one are answered from a table.
 const TABLED: usize = 4096;
 /// Cells of the guide; it fits a first-level cache beside the rows being copied.
-const CELLS: usize = 4096;
+const CELLS: u32 = 4096;
 
 /// [`Geometric`] without a logarithm for each draw: the same offsets for horizons up to `TABLED`, by the guide-table
 /// method (Chen and Asau, 1974), which costs about one step; the closed form beyond.
@@ -76,8 +76,8 @@ impl Table {
     #[allow(clippy::cast_possible_truncation)] // At most `TABLED`.
     pub fn new(law: Geometric) -> Self {
         let mass: Box<[f64]> = (0_u32..=TABLED as u32).map(|k| -(law.ln_gamma * f64::from(k)).exp_m1()).collect();
-        let cell = |cell: u32| mass.partition_point(|mass| *mass <= f64::from(cell) / CELLS as f64).max(1) as u16;
-        let guide = (0..CELLS as u32).map(cell).collect();
+        let cell = |cell: u32| mass.partition_point(|mass| *mass <= f64::from(cell) / f64::from(CELLS)).max(1) as u16;
+        let guide = (0..CELLS).map(cell).collect();
         Self { law, mass, guide }
     }
 
@@ -92,7 +92,7 @@ impl Table {
             return self.law.offset(u, horizon);
         }
         let mass = u * self.mass[last];
-        let mut k = usize::from(self.guide[(mass * CELLS as f64) as usize]);
+        let mut k = usize::from(self.guide[(mass * f64::from(CELLS)) as usize]);
         while k < last && self.mass[k] <= mass {
             k += 1;
         }

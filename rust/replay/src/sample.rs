@@ -15,7 +15,7 @@ use crate::rng::{Stream, Words};
 /// Rows drawn, then touched, then copied together.
 const BLOCK: usize = 64;
 /// Cache lines touched ahead in one record; the processor follows a longer one by itself.
-const TOUCHED_LINES: usize = 8;
+const TOUCHED_LINES: usize = 4;
 /// Draws that may be rejected in a row before the eligible rows are listed.
 const TRIES: usize = 64;
 /// Times one row may be lost to writers, or found without eligible rows, before the sampler gives up.
@@ -293,8 +293,7 @@ impl Sampler<'_> {
     /// as prefetches would.
     fn touch(&self, picks: &[Pick], touches: &[(Source, usize)]) {
         for &(source, word) in touches {
-            let sum = picks.iter().fold(0, |sum, pick| sum ^ self.rings.touch(pick.of(source), word));
-            black_box(sum);
+            black_box(picks.iter().fold(0, |sum, pick| sum ^ self.rings.touch(pick.of(source), word)));
         }
     }
 

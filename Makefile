@@ -32,7 +32,7 @@ lint: setup  ## ruff, mypy --strict, the extension's stub against the extension,
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest crl._core --allowlist .ci/stubtest-allowlist.txt --ignore-unused-allowlist
+	$(BIN)/python -m mypy.stubtest crl._core
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(BIN))/python cargo clippy --workspace --all-targets --locked -- -D warnings
 

@@ -11,7 +11,7 @@ from crl.errors import CheckpointError, ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from crl import envs, losses, networks
     from crl.agent import Agent
-    from crl.buffer import Batch, Loader, TrajectoryBuffer
+    from crl.buffer import Batch, InternalError, Loader, SnapshotError, TrajectoryBuffer
     from crl.config import TrainConfig
     from crl.run import evaluate_run
     from crl.trainer import TrainResult, train
@@ -21,8 +21,10 @@ __all__ = [
     "Batch",
     "CheckpointError",
     "ConfigError",
+    "InternalError",
     "Loader",
     "MissingExtraError",
+    "SnapshotError",
     "TrainConfig",
     "TrainResult",
     "TrajectoryBuffer",
@@ -36,7 +38,9 @@ __all__ = [
 _HOMES = {
     "Agent": "crl.agent",
     "Batch": "crl.buffer",
+    "InternalError": "crl.buffer",
     "Loader": "crl.buffer",
+    "SnapshotError": "crl.buffer",
     "TrainConfig": "crl.config",
     "TrainResult": "crl.trainer",
     "TrajectoryBuffer": "crl.buffer",

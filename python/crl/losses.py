@@ -36,7 +36,8 @@ def energy(phi: Tensor, psi: Tensor, kind: str = "norm") -> Tensor:
         case "norm":
             difference = phi - psi
             scale = _power_of_two(difference.abs().amax(-1, keepdim=True))
-            return -torch.linalg.vector_norm(difference / scale, dim=-1) * scale.squeeze(-1)
+            norm: Tensor = torch.linalg.vector_norm(difference / scale, dim=-1)
+            return -norm * scale.squeeze(-1)
         case "l2":
             return -(phi - psi).square().sum(-1)
         case "dot":
@@ -172,7 +173,7 @@ def _distances(x: Tensor, y: Tensor) -> Tensor:
 def _unit(x: Tensor) -> Tensor:
     """Rows of (..., R) at length 1; zero rows stay zero."""
     x = x / _power_of_two(x.abs().amax(-1, keepdim=True))
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / norm.masked_fill(norm == 0, 1)
 
 

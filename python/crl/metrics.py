@@ -61,8 +61,13 @@ class RunningMean:
         self.total = stacked if self.total is None else self.total + stacked
         self.count += 1
 
+    def wait(self) -> None:
+        """Wait until the device has computed what was added: once a round, the one synchronisation of learning."""
+        if self.total is not None and self.total.is_cuda:
+            self.total[0].item()
+
     def compute(self) -> dict[str, float]:
-        """The means so far as floats: the only host synchronisation of the learning loop. Starts anew."""
+        """The means so far as floats. Starts anew."""
         means = {} if self.total is None else dict(zip(self.names, (self.total / self.count).tolist(), strict=True))
         self.total, self.count = None, 0
         return means

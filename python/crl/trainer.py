@@ -211,14 +211,17 @@ class Trainer:
             prefetch=0 if config.device == "cpu" else 4,
             num_batches=progress.pending_updates,
         )
-        with loader, self.clock.phase("learn", progress.pending_updates):
+        with loader:
             for batch in loader:
-                self.means.add(self.agent.update(batch))
+                with self.clock.phase("learn", 1):
+                    self.means.add(self.agent.update(batch))
                 progress.updates += 1
                 progress.pending_updates -= 1
                 self.reporter.tick(progress, self.time_left)
                 if self.stop.is_set():
                     break
+        with self.clock.phase("learn", 0):  # what the device still has to do of these updates
+            self.means.wait()
 
     def log(self) -> None:
         """Write this round's row and show it."""

@@ -51,6 +51,14 @@ class Verbs(click.Group):
             raise  # click ends quietly when nobody reads any more
         except (CheckpointError, OSError) as error:
             raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(130) from None
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            first_line = str(error).splitlines()[0] if str(error) else "out of memory"
+            advice = "make depth, width, batch_size, num_envs or buffer_capacity smaller"
+            raise click.ClickException(f"there is not enough memory for this run ({first_line}): {advice}.") from None
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -60,6 +68,11 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (state saved).
     """
+
+
+def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Python's and NumPy's error, and PyTorch's, which is a RuntimeError of its own kind on CUDA alone."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ("can't allocate", "out of memory"))
 
 
 def need_extra(extra: str, *modules: str) -> None:

@@ -26,6 +26,21 @@ class GroupedCommand(click.Command):
                 formatter.write_dl([record for _, record in records])
 
 
+class Count(click.ParamType):  # type: ignore[type-arg]  # generic only in some versions of click
+    """A whole number, also as 1e6 or 1_000_000."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(value)
+        except ValueError:
+            with contextlib.suppress(ValueError, OverflowError):
+                if (number := float(value)).is_integer():
+                    return int(number)
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+
+
 class GroupedOption(click.Option):
     """An option with a heading."""
 
@@ -43,9 +58,10 @@ def _option(name: str) -> GroupedOption:
         assert key == "async"
         return GroupedOption([name, "--async/--sync"], default=None, help=text, group=setting.metadata["group"])
     choices = setting.metadata["choices"]
+    kind: Any = {int: Count(), float: float, str: str}[setting_type(name)]
     return GroupedOption(
         [name, f"--{key}"],
-        type=click.Choice(choices) if choices else setting_type(name),
+        type=click.Choice(choices) if choices else kind,
         default=None,
         help=text,
         metavar=None if choices else {"int": "N", "float": "X", "str": "NAME"}[setting_type(name).__name__],
@@ -55,13 +71,15 @@ def _option(name: str) -> GroupedOption:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event set by the first SIGINT or SIGTERM; the second one acts as usual."""
+    """An event set by the first SIGINT, SIGTERM or (a terminal gone) SIGHUP; the second one acts as usual."""
     stop = threading.Event()
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    usual = {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None))}
 
     def handle(number: int, frame: FrameType | None) -> None:
         stop.set()
-        click.echo("stopping: saving the run (once more to stop at once)", err=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            click.echo("stopping: saving the run (once more to stop at once)", err=True)
         for known, handler in usual.items():
             signal.signal(known, handler)
 

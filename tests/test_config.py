@@ -68,7 +68,7 @@ def test_groups_are_contiguous() -> None:
         ("depth", 0, "depth must be at least 1, got 0"),
         ("width", -5, "width must be at least 1, got -5"),
         ("width", 2.5, "width must be of type int, got 2.5"),
-        ("width", None, "width must be of type int, got None"),
+        ("representation_dim", None, "representation_dim must be of type int, got None"),
         ("width", True, "width must be of type int, got True"),
         ("env", 3, "env must be of type str, got 3"),
         ("asynchronous", 1, "async must be of type bool, got 1"),
@@ -243,7 +243,7 @@ def test_the_source_of_every_value_is_told() -> None:
         "actor_depth": "depth",
         "depth": "sizes for cpu",
         "num_threads": "cores",
-        "width": "default",
+        "representation_dim": "default",
     }
     assert {name: sources[name] for name in expected} == expected
 

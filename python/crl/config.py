@@ -56,7 +56,7 @@ class TrainConfig:
     )
     actor_depth: int = _setting(AUTO, "Networks", "Depth of the actor alone. [depth]", at_least=1)
     critic_depth: int = _setting(AUTO, "Networks", "Depth of the two critic encoders alone. [depth]", at_least=1)
-    width: int = _setting(256, "Networks", "Units of every hidden layer.", at_least=1)
+    width: int = _setting(AUTO, "Networks", "Units of every hidden layer.", at_least=1)
     network: str = _setting(
         AUTO, "Networks", "Residual network with LayerNorm, or JaxGCRL's plain MLP.", choices=("residual", "mlp")
     )
@@ -93,7 +93,7 @@ class TrainConfig:
     target_entropy_scale: float = _setting(
         0.5, "Objective", "Target entropy is minus this times the action dimensions.", at_least=0
     )
-    learning_rate: float = _setting(3e-4, "Objective", "Adam step size of actor, critic and temperature.", above=0)
+    learning_rate: float = _setting(AUTO, "Objective", "Adam step size of actor, critic and temperature.", above=0)
     batch_size: int = _setting(AUTO, "Objective", "Rows in a batch; the others' goals are the negatives.", at_least=2)
 
     total_env_steps: int = _setting(AUTO, "Schedule", "Environment steps of the whole run.", at_least=1)

@@ -6,6 +6,8 @@ from typing import Any
 
 PUBLISHED_SCHEDULE = {
     # Wang et al. 2025, the authors' released defaults; batch 512 is what their README and job file run.
+    "width": 256,
+    "learning_rate": 3e-4,
     "gamma": 0.99,
     "actor_goals": "future",
     "initial_alpha": 1.0,
@@ -56,15 +58,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 # Goals lie behind corners. Uniform actions for the 1000 steps per world that are published, as the untrained policy
 # sees only one corner; goals of other rows for the actor, as rows at the start of an episode, from where evaluation
-# commands the far goals, are few; a temperature that has not to fall for 10,000 updates first.
+# commands the far goals, are few; a temperature that has not to fall for 10,000 updates first; and networks that suit
+# a plane, three times as fast as the published width.
 _POINT_MAZE = {
+    "width": 64,
+    "learning_rate": 6e-4,
     "gamma": 0.99,
     "actor_goals": "random",
     "initial_alpha": 0.1,
     "prefill": "uniform",
     "learning_starts": 64_000,
-    "total_env_steps": 1_000_000,
-    "eval_interval": 50_000,
+    "total_env_steps": 1_500_000,
+    "eval_interval": 75_000,
 }
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -80,6 +85,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 _ANY_DEVICE = {
     "network": "residual",
     "depth": 4,
+    "width": 256,
+    "learning_rate": 3e-4,
     "gamma": 0.99,
     "actor_goals": "future",
     "initial_alpha": 1.0,

@@ -45,8 +45,12 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ConfigError, MissingExtraError) as error:
+        except ConfigError as error:
             raise click.UsageError(str(error)) from None
+        except MissingExtraError as error:
+            failure = click.ClickException(str(error))
+            failure.exit_code = 2
+            raise failure from None
         except BrokenPipeError:
             raise  # click ends quietly when nobody reads any more
         except (CheckpointError, OSError) as error:

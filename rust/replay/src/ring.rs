@@ -9,9 +9,7 @@
 //! where trajectory `j` ended, at `j % length`: as every trajectory has a row, the entry is not used again before the
 //! last row of `j` has been overwritten, and the same look at the claim covers it.
 use crate::layout::{Field, Layout};
-use crate::sync::{
-    ACQUIRE_PUBLISHED, AtomicU64, Ordering::Relaxed, PUBLISH, fence_after_claim, fence_before_check, zeroed,
-};
+use crate::sync::{self, AtomicU64, Ordering::Relaxed, fence_after_claim, fence_before_check, zeroed};
 use crate::words::Slab;
 
 /// In the table of ends: the trajectory is still being written.
@@ -88,7 +86,7 @@ impl Rings {
 
     /// Rows ever published by this environment.
     pub(crate) fn published(&self, env: usize) -> u64 {
-        self.counters[env].published.load(ACQUIRE_PUBLISHED)
+        sync::published(&self.counters[env].published)
     }
 
     /// Rows stored now by this environment.
@@ -135,7 +133,7 @@ impl Rings {
             counters.begun.store(begun, Relaxed);
         }
         self.slab.store(index, 0, begun - 1);
-        counters.published.store(n + 1, PUBLISH);
+        sync::publish(&counters.published, n + 1);
 
         let stored = (n + 1).min(self.length as u64);
         if stored > self.fullest.load(Relaxed) {
@@ -151,7 +149,7 @@ impl Rings {
     /// Takes up the numbering of an empty ring at row `n`, as if `n` rows had come and gone.
     pub(crate) fn start_at(&self, env: usize, n: u64) {
         self.counters[env].claimed.store(n, Relaxed);
-        self.counters[env].published.store(n, PUBLISH);
+        sync::publish(&self.counters[env].published, n);
     }
 
     // --- the reader's side -----------------------------------------------------------------------------------------

@@ -1,33 +1,65 @@
-//! The one door to atomics: `std` in a build, `loom` under `--cfg loom`. Nothing else imports them.
+//! The one door to the atomics that rows pass through: `std` in a build, `loom` under `--cfg loom`.
 //!
-//! The orderings of the row protocol are named here, each with its partner (the table is in the crate's
-//! documentation). `--cfg crl_mutant="…"` weakens one of them on purpose, so that the loom model can show that it
-//! would notice.
+//! The four orderings of the row protocol are here, two pairs (the table is in the crate's documentation). Under loom
+//! each can be left out on purpose, so that the models can show that they notice.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// A row becomes visible. Pairs with [`ACQUIRE_PUBLISHED`].
-pub(crate) const PUBLISH: Ordering = if cfg!(crl_mutant = "publish") { Ordering::Relaxed } else { Ordering::Release };
+/// One half of a pair of orderings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Publish,
+    Published,
+    AfterClaim,
+    BeforeCheck,
+}
 
-/// A reader learns which rows it may read. Pairs with [`PUBLISH`].
-pub(crate) const ACQUIRE_PUBLISHED: Ordering =
-    if cfg!(crl_mutant = "acquire") { Ordering::Relaxed } else { Ordering::Acquire };
+/// A row becomes visible. Pairs with [`published`].
+#[inline]
+pub(crate) fn publish(counter: &AtomicU64, rows: u64) {
+    counter.store(rows, if kept(Half::Publish) { Ordering::Release } else { Ordering::Relaxed });
+}
+
+/// A reader learns which rows it may read. Pairs with [`publish`].
+#[inline]
+pub(crate) fn published(counter: &AtomicU64) -> u64 {
+    counter.load(if kept(Half::Published) { Ordering::Acquire } else { Ordering::Relaxed })
+}
 
 /// After a claim, before the first word of the row. Pairs with [`fence_before_check`].
+#[inline]
 pub(crate) fn fence_after_claim() {
-    if !cfg!(crl_mutant = "claim") {
+    if kept(Half::AfterClaim) {
         fence(Ordering::Release);
     }
 }
 
 /// After the last word was copied, before the claim is read again. Pairs with [`fence_after_claim`].
+#[inline]
 pub(crate) fn fence_before_check() {
-    if !cfg!(crl_mutant = "check") {
+    if kept(Half::BeforeCheck) {
         fence(Ordering::Acquire);
     }
+}
+
+#[cfg(not(loom))]
+#[inline]
+const fn kept(_: Half) -> bool {
+    true
+}
+
+#[cfg(loom)]
+std::thread_local! {
+    /// What the models of this thread do without: loom runs the threads of a model on the thread that explores it.
+    pub(crate) static OMITTED: std::cell::Cell<Option<Half>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(loom)]
+fn kept(half: Half) -> bool {
+    OMITTED.get() != Some(half)
 }
 
 /// Zeroed atomics. Fails, rather than aborts, where the memory cannot be had.
@@ -38,6 +70,7 @@ pub(crate) fn zeroed<T: bytemuck::Zeroable>(len: usize) -> Option<Box<[T]>> {
 
 /// Zeroed atomics, made one by one: those of loom are not plain memory.
 #[cfg(loom)]
+#[allow(clippy::unnecessary_wraps)] // The same signature in both.
 pub(crate) fn zeroed<T: Default>(len: usize) -> Option<Box<[T]>> {
     Some((0..len).map(|_| T::default()).collect())
 }

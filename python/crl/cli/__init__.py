@@ -21,6 +21,12 @@ VERBS = {
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+class _Missing(click.ClickException):
+    """One line, without the usage that a wrong option gets."""
+
+    exit_code = 2
+
+
 class Verbs(click.Group):
     """Loads a verb's module when asked for it, names near misses, and turns a user's errors into one line."""
 
@@ -48,9 +54,7 @@ class Verbs(click.Group):
         except ConfigError as error:
             raise click.UsageError(str(error)) from None
         except MissingExtraError as error:
-            failure = click.ClickException(str(error))
-            failure.exit_code = 2
-            raise failure from None
+            raise _Missing(str(error)) from None
         except BrokenPipeError:
             raise  # click ends quietly when nobody reads any more
         except (CheckpointError, OSError) as error:

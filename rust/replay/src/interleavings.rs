@@ -1,5 +1,6 @@
-//! Models for loom: writers and a reader on toy rings, in every schedule of up to three preemptions, and in each with
-//! every value that the memory model lets a load return.
+//! Models for loom: writers and a reader on toy rings, in schedules of up to three preemptions, and in each with the
+//! old values that the orderings let a load return. Loom runs a thread's operations in their order, so a load never
+//! sees a store that comes later in the schedule: what hardware does early shows here as a load that reads old values.
 //!
 //! The reader does what the sampler does: it finds a row, asks how many of its trajectory follow, copies the row and
 //! the last of these, settles, and asks whether the row lives. What it then accepts must be whole, as it was written,

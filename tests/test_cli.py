@@ -261,7 +261,7 @@ def test_plot_names_runs_by_what_differs(tiny: Tiny, tmp_path: Path) -> None:
     runs = [made("a", depth=4), made("b", depth=4, seed=1), made("c", depth=8)]
     assert list(apart(runs)) == ["depth 4, seed 0", "depth 4, seed 1", "depth 8, seed 0"]
     sizes = {name: len(members) for name, members in grouped(runs).items()}
-    assert sizes == {"depth 4 (2 seeds)": 2, "depth 8 (1 seeds)": 1}
+    assert sizes == {"depth 4 (2 seeds)": 2, "depth 8 (1 seed)": 1}
     assert list(grouped(runs[:2])) == ["point_short, depth 4 (2 seeds)"]
     assert list(apart([runs[0], made("again", depth=4)])) == ["a", "again"]  # nothing differs: their directories
 

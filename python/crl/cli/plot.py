@@ -17,7 +17,7 @@ from crl.metrics import METRICS, read_metrics
 
 DEFAULT_METRICS = ("eval/success_rate", "eval/success_at_end", "eval/time_at_goal", "train/critic_loss")
 SHARES = ("eval/success_rate", "eval/success_at_end", "train/categorical_accuracy")
-X_AXES = ("env_steps", "updates", "wall_time")
+X_AXES = {"env_steps": "environment steps", "updates": "updates", "wall_time": "wall time, s"}
 NOT_COMPARED = ("run_dir", "device", "num_threads", "keep_checkpoints")
 """Settings in which runs of the same experiment may differ."""
 FOLLOWS = {"eval_env": "env", "actor_depth": "depth", "critic_depth": "depth"}
@@ -49,7 +49,7 @@ class Run:
     metavar="NAME",
     help=f"A column of metrics.csv, a panel each; may be repeated. [{', '.join(DEFAULT_METRICS)}]",
 )
-@click.option("--x", type=click.Choice(X_AXES), default="env_steps", show_default=True, help="Horizontal axis.")
+@click.option("--x", type=click.Choice(list(X_AXES)), default="env_steps", show_default=True, help="Horizontal axis.")
 @click.option("--group", is_flag=True, help="Runs that differ in nothing but the seed: their mean, in a min-max band.")
 @click.option("--output", default="curves.png", show_default=True, metavar="FILE", help="Picture: png, pdf or svg.")
 @click.option("--csv", "table", metavar="FILE", help="Table of the points. [the picture's name, with .csv]")
@@ -104,7 +104,7 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     first = [members[0] for members in groups.values()]
     known = [f"{first[0].settings['env']}, depth {first[0].settings['depth']}"] if len(first) == 1 else None
     return {
-        f"{name} ({len(members)} seeds)": members
+        f"{name} ({len(members)} {'seed' if len(members) == 1 else 'seeds'})": members
         for name, members in zip(known or names(first, ignored), groups.values(), strict=True)
     }
 
@@ -138,7 +138,7 @@ def draw(named: Mapping[str, Sequence[Run]], metrics: Sequence[str], x: str, pic
             (line,) = panel.plot(at, mean, label=name, marker="." if len(at) < 50 else None)
             if len(runs) > 1:
                 panel.fill_between(at, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
-        panel.set(title=metric, xlabel=x)
+        panel.set(title=metric, xlabel=X_AXES[x])
         if metric in SHARES:
             panel.set_ylim(-0.03, 1.03)
         panel.grid(alpha=0.3)

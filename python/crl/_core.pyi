@@ -18,7 +18,9 @@ class SnapshotError(ValueError):
     """A saved buffer that is not whole, or no saved buffer. The message names the file and the block."""
 
 @final
-class Request: ...
+class Request:
+    @property
+    def columns(self) -> list[tuple[str, str, list[int]]]: ...
 
 @final
 class Writer:
@@ -41,8 +43,13 @@ class Buffer:
     def save(self, path: str | os.PathLike[str]) -> None: ...
     def add(self, steps: int, columns: Sequence[NDArray[Any]], starts: NDArray[np.bool_]) -> None: ...
     def writer(self, first: int, last: int) -> Writer: ...
-    def request(self, gamma: float, goals: Sequence[tuple[str, float]], columns: Sequence[str]) -> Request: ...
-    def source_of(self, name: str) -> tuple[str, str, list[int]]: ...
+    def request(
+        self,
+        gamma: float,
+        goals: Sequence[tuple[str, float]],
+        columns: Sequence[str],
+        n_step: tuple[int, float] | None,
+    ) -> Request: ...
     def sample(
         self,
         request: Request,

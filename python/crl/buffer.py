@@ -5,16 +5,16 @@ needs torch, imported when a loader is made. `docs/buffer.md` explains the buffe
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from crl import _core
 from crl._core import InternalError, SnapshotError
+from crl.batch import Array, Batch, Plan
 from crl.loader import Loader
 
 __all__ = ["Batch", "InternalError", "Loader", "SnapshotError", "TrajectoryBuffer", "Writer"]
@@ -22,81 +22,10 @@ __all__ = ["Batch", "InternalError", "Loader", "SnapshotError", "TrajectoryBuffe
 Shape: TypeAlias = int | Sequence[int]
 ColumnSpec: TypeAlias = Shape | tuple[Shape, DTypeLike]
 Goal: TypeAlias = str | Mapping[str, float]
-Array = NDArray[Any]
-T = TypeVar("T")
 
 _STANDARD = ("observation", "action", "achieved_goal")
-_RESERVED = ("goal", "offset", "extras", "items", "episode_start")
-
-
-@dataclass(slots=True, eq=False)
-class Batch(Generic[T]):
-    """One batch, of arrays or tensors: B rows, or [K, B] rows where K batches were asked for at once.
-
-    Columns asked for beyond the four are attributes too: `batch.next_observation`.
-    """
-
-    observation: T
-    """[B, *observation]: the row."""
-    action: T
-    """[B, *action]: the action taken there."""
-    goal: T
-    """[B, *achieved_goal]: what was achieved `offset` rows later."""
-    offset: T
-    """[B], int32: rows from the row to its goal, at least 1; 0 for a goal of the strategy "random"."""
-    extras: dict[str, T] = field(default_factory=dict)
-    """The further columns, by name."""
-
-    def __getattr__(self, name: str) -> T:
-        try:
-            return self.extras[name]
-        except KeyError:
-            raise AttributeError(f"this batch has no column {name!r}; ask for it: columns=({name!r},)") from None
-
-    def __getitem__(self, index: Any) -> "Batch[T]":
-        """The same part of every column: `batches[3]` of a batch with a leading axis."""
-        return Batch(
-            self.observation[index],  # type: ignore[index]
-            self.action[index],  # type: ignore[index]
-            self.goal[index],  # type: ignore[index]
-            self.offset[index],  # type: ignore[index]
-            {name: array[index] for name, array in self.extras.items()},  # type: ignore[index]
-        )
-
-    def items(self) -> Iterator[tuple[str, T]]:
-        """Names and columns, the four first."""
-        yield from (("observation", self.observation), ("action", self.action))
-        yield from (("goal", self.goal), ("offset", self.offset))
-        yield from self.extras.items()
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A request that was understood, and the arrays it fills."""
-
-    request: _core.Request
-    columns: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
-
-    def allocate(self, lead: tuple[int, ...]) -> Batch[Array]:
-        return self.batch([np.empty((*lead, *shape), dtype) for _, dtype, shape in self.columns])
-
-    def batch(self, columns: Sequence[T]) -> Batch[T]:
-        observation, action, goal, offset, *more = columns
-        names = (name for name, _, _ in self.columns[4:])
-        return Batch(observation, action, goal, offset, dict(zip(names, more, strict=True)))
-
-    def arrays(self, out: Batch[Array], lead: tuple[int, ...]) -> list[Array]:
-        """The arrays of `out`, if they can be filled."""
-        arrays = []
-        for name, dtype, shape in self.columns:
-            array = getattr(out, name)
-            if type(array) is not np.ndarray or array.dtype != dtype or array.shape != (*lead, *shape):
-                got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-                raise TypeError(f"out.{name}: expected a {dtype} array of shape {(*lead, *shape)}; got {got}")
-            if not array.flags.carray:
-                raise ValueError(f"out.{name}: expected a writable C-contiguous array")
-            arrays.append(array)
-        return arrays
+_RESERVED = ("goal", "offset", "mask", "extras", "items", "episode_start")
+_PREFIXES = ("next_", "goal_", "n_step_", "_")
 
 
 class TrajectoryBuffer:
@@ -165,7 +94,7 @@ class TrajectoryBuffer:
         self._core = core
         self._columns = tuple((name, np.dtype(dtype), tuple(shape)) for name, dtype, shape in core.columns)
         self._check = core.check_finite
-        self._plans: dict[Any, _Plan] = {}
+        self._plans: dict[Any, Plan] = {}
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -223,6 +152,8 @@ class TrajectoryBuffer:
         *,
         gamma: float = 0.99,
         goal: Goal = "geometric",
+        n_step: int | None = None,
+        discount: float = 0.99,
         num_batches: int | None = None,
         columns: Sequence[str] = (),
         out: Batch[Array] | None = None,
@@ -235,9 +166,15 @@ class TrajectoryBuffer:
             goal: "geometric"; "uniform", any later row of the trajectory; "final", its last; "next", the next row;
                 "random", any stored row of any trajectory, with offset 0; or a dict of these with weights, drawn anew
                 for each row.
+            n_step: rows to look ahead, for the columns whose names begin with n_step_.
+            discount: of the rewards of those rows, in [0, 1].
             num_batches: K batches at once, the same that K calls would give: one leading axis more.
             columns: further columns: "next_" or "goal_" before any stored column for its value at the next or at
-                the goal row, or the name of an extra for its value at the row.
+                the goal row, or the name of an extra for its value at the row. With `n_step`, over the m rows from
+                this one on, m = `n_step` or less where the trajectory ends or the extra "terminated" is true before:
+                "n_step_return", the discounted sum of the extra "reward"; "n_step_offset", m, int32; "n_step_" before
+                any stored column for its value m rows later; "n_step_discount", what the value of that row counts:
+                discount**m, or 0 after a terminated row.
             out: a batch to fill in place of a new one. Nothing is allocated.
 
         Returns:
@@ -247,50 +184,32 @@ class TrajectoryBuffer:
             ValueError: nothing to draw from, a bad argument. TypeError: `out` has the wrong shapes or dtypes.
             RuntimeError: writers overwrite rows faster than they can be copied.
         """
-        plan = self._plan(gamma, goal, columns)
+        plan = self._plan(gamma, goal, columns, n_step, discount)
         if type(batch_size) is not int or batch_size < 1:
             batch_size = _integer("batch_size", batch_size, 1)
         if num_batches is None:
-            return self._fill(plan, (batch_size,), 1, out)
-        num_batches = _integer("num_batches", num_batches, 1)
-        return self._fill(plan, (num_batches, batch_size), num_batches, out)
+            return plan.fill((batch_size,), out)
+        return plan.fill((_integer("num_batches", num_batches, 1), batch_size), out)
 
-    def _fill(
-        self, plan: _Plan, lead: tuple[int, ...], num_batches: int, out: Batch[Array] | None, first: int | None = None
-    ) -> Batch[Array]:
-        if out is None:
-            arrays = [np.empty(lead + shape, dtype) for _, dtype, shape in plan.columns]
-            self._core.sample(plan.request, lead[-1], num_batches, first, arrays)
-            return plan.batch(arrays)
-        self._core.sample(plan.request, lead[-1], num_batches, first, plan.arrays(out, lead))
-        return out
-
-    def _plan(self, gamma: float, goal: Goal, columns: Sequence[str]) -> _Plan:
-        key = (gamma, goal if type(goal) is str else _weights(goal), tuple(columns))
+    def _plan(self, gamma: float, goal: Goal, columns: Sequence[str], n_step: int | None, discount: float) -> Plan:
+        key = (gamma, goal if type(goal) is str else _weights(goal), tuple(columns), n_step, discount)
         try:
             return self._plans[key]
         except (KeyError, TypeError):
-            plan = self._make_plan(gamma, goal, columns)
+            plan = self._make_plan(gamma, goal, columns, n_step, discount)
             if len(self._plans) >= 64:  # A discount that changes all the time must not fill the memory.
                 self._plans.clear()
             self._plans[key] = plan
             return plan
 
-    def _make_plan(self, gamma: float, goal: Goal, columns: Sequence[str]) -> _Plan:
-        if isinstance(columns, str):
-            raise TypeError(f"columns: expected a sequence of names; got the string {columns!r}")
-        if isinstance(gamma, bool) or not isinstance(gamma, int | float | np.number):
-            raise TypeError(f"gamma: expected a number in (0, 1]; got {gamma!r}")
-        names = ["observation", "action", "goal", "offset", *columns]
-        if len(set(names)) < len(names):
-            raise ValueError(f"columns: expected names other than the four of every batch, each once; got {columns}")
-        request = self._core.request(float(gamma), _weights(goal), names)
-        specs = {"offset": (np.dtype(np.int32), ())}
-        for name in names:
-            if name != "offset":
-                _, dtype, shape = self._core.source_of(name)
-                specs[name] = (np.dtype(dtype), tuple(shape))  # type: ignore[assignment]
-        return _Plan(request, tuple((name, *specs[name]) for name in names))
+    def _make_plan(self, gamma: float, goal: Goal, columns: Sequence[str], n_step: int | None, discount: float) -> Plan:
+        names, gamma = _names(columns), _number("gamma", gamma)
+        ahead = None
+        if n_step is not None:
+            ahead = (_integer("n_step", n_step, 1, 2**31 - 1), _number("discount", discount))
+            if not any(name.startswith("n_step_") for name in names):
+                raise ValueError(f'n_step: ask for what it is to tell: columns=("n_step_return", ...); got {columns}')
+        return Plan.of(self._core, self._core.request(gamma, _weights(goal), names, ahead))
 
     def loader(
         self,
@@ -298,13 +217,16 @@ class TrajectoryBuffer:
         *,
         gamma: float = 0.99,
         goal: Goal = "geometric",
+        n_step: int | None = None,
+        discount: float = 0.99,
         columns: Sequence[str] = (),
         device: Any = "cpu",
         prefetch: int = 4,
         num_batches: int | None = None,
     ) -> Loader:
         """Batches of torch tensors on `device`, sampled ahead in the background: see `crl.loader.Loader`."""
-        return Loader(self, batch_size, gamma, goal, columns, device, prefetch, num_batches)
+        plan = self._plan(gamma, goal, columns, n_step, discount)
+        return Loader(plan, batch_size, device, prefetch, num_batches)
 
     # --- what is in it ---------------------------------------------------------------------------------------------
 
@@ -413,6 +335,22 @@ def _integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
     return int(value)
 
 
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name}: expected a number; got {value!r}")
+    return float(value)
+
+
+def _names(columns: Sequence[str]) -> list[str]:
+    """The names of all columns of a batch."""
+    if isinstance(columns, str):
+        raise TypeError(f"columns: expected a sequence of names; got the string {columns!r}")
+    names = ["observation", "action", "goal", "offset", *columns]
+    if len(set(names)) < len(names):
+        raise ValueError(f"columns: expected names other than the four of every batch, each once; got {columns}")
+    return names
+
+
 def _threads(sample_threads: int | None) -> int:
     return 0 if sample_threads is None else _integer("sample_threads", sample_threads, 1, 1024)
 
@@ -438,8 +376,9 @@ def _column(name: str, spec: ColumnSpec) -> tuple[tuple[int, ...], np.dtype[Any]
 def _check_extra(name: str) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"extras: expected names that are identifiers; got {name!r}")
-    if name in _STANDARD or name in _RESERVED or name.startswith(("next_", "goal_", "_")):
-        raise ValueError(f"extras: {name!r} is taken, or begins with next_, goal_ or _; choose another name")
+    if name in _STANDARD or name in _RESERVED or name.startswith(_PREFIXES):
+        prefixes = ", ".join(_PREFIXES)
+        raise ValueError(f"extras: {name!r} is taken, or begins with one of {prefixes}; choose another name")
 
 
 def _wrong_columns(expected: list[str], got: Mapping[str, Any]) -> str:

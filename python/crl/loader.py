@@ -7,14 +7,16 @@ its own, and the consumer's stream waits for that copy alone: neither Python nor
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-    from crl.buffer import Batch, Goal, TrajectoryBuffer
+    from crl.batch import Batch, Plan
 
     Tensors: TypeAlias = Batch[torch.Tensor]
 
@@ -42,11 +44,8 @@ class Loader:
 
     def __init__(
         self,
-        buffer: "TrajectoryBuffer",
+        plan: "Plan",
         batch_size: int,
-        gamma: float,
-        goal: "Goal",
-        columns: Sequence[str],
         device: Any,
         prefetch: int,
         num_batches: int | None,
@@ -63,9 +62,8 @@ class Loader:
             _at_least("num_batches", num_batches, 0)
         self.device = torch.device(device)
         self.num_batches = num_batches
-        self._buffer = buffer
         self._batch_size = batch_size
-        self._plan = buffer._plan(gamma, goal, columns)
+        self._plan = plan
         self._prefetch = prefetch
         self._running: weakref.ref[Generator[Tensors]] | None = None
         self._closed = False
@@ -80,7 +78,7 @@ class Loader:
         if self._closed:
             raise RuntimeError("this loader is closed; make another one")
         self._stop()
-        first = self._buffer._core.reserve(num_batches)
+        first = self._plan.core.reserve(num_batches)
         running = self._deliver(first, first + num_batches)
         self._running = weakref.ref(running)
         return running
@@ -96,7 +94,7 @@ class Loader:
         finally:
             if isinstance(source, Generator):
                 source.close()
-            self._buffer._core.give_back(unused, end)
+            self._plan.core.give_back(unused, end)
 
     def _prefetched(self, first: int, end: int) -> "Generator[Callable[[], Tensors]]":
         ready: queue.SimpleQueue[Callable[[], Tensors] | BaseException | None] = queue.SimpleQueue()
@@ -154,13 +152,13 @@ class _HostStage:
     def __init__(self, loader: Loader) -> None:
         import torch
 
-        self._buffer, self._plan, self._lead = loader._buffer, loader._plan, (loader._batch_size,)
+        self._plan, self._lead = loader._plan, (loader._batch_size,)
         self._device = loader.device
         self._tensor = torch.from_numpy
 
     def send(self, number: int) -> "Callable[[], Tensors]":
         """Samples batch `number`; the result is called by the consumer, in its own thread."""
-        batch = self._buffer._fill(self._plan, self._lead, 1, None, number)
+        batch = self._plan.fill(self._lead, None, number)
         tensors = [self._tensor(array).to(self._device) for _, array in batch.items()]
         return lambda: self._plan.batch(tensors)
 
@@ -176,13 +174,10 @@ class _PinnedStage:
 
         self._cuda = torch.cuda
         self._device = loader.device
-        self._buffer, self._plan, self._lead = loader._buffer, loader._plan, (loader._batch_size,)
+        self._plan, self._lead = loader._plan, (loader._batch_size,)
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        like = self._plan.allocate(self._lead)
-        self._ring = [
-            [torch.empty_like(torch.from_numpy(array), pin_memory=True) for _, array in like.items()]
-            for _ in range(slots)
-        ]
+        like = [torch.from_numpy(np.empty((*self._lead, *shape), dtype)) for _, dtype, shape in self._plan.columns]
+        self._ring = [[torch.empty_like(tensor, pin_memory=True) for tensor in like] for _ in range(slots)]
         self._arrays = [self._plan.batch([tensor.numpy() for tensor in pinned]) for pinned in self._ring]
         self._copied: list[torch.cuda.Event | None] = [None] * slots
         self._next = 0
@@ -192,7 +187,7 @@ class _PinnedStage:
         slot, self._next = self._next, (self._next + 1) % len(self._ring)
         if (copied := self._copied[slot]) is not None:
             copied.synchronize()  # The copy of the slot's last batch must have left it.
-        self._buffer._fill(self._plan, self._lead, 1, self._arrays[slot], number)
+        self._plan.fill(self._lead, self._arrays[slot], number)
         with self._cuda.stream(self._stream):
             tensors = [pinned.to(self._device, non_blocking=True) for pinned in self._ring[slot]]
             event = self._copied[slot] = self._cuda.Event()  # type: ignore[no-untyped-call]

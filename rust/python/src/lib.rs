@@ -12,6 +12,7 @@ use crl_replay::buffer::{Buffer as Core, Config, Writer as CoreWriter};
 use crl_replay::error::Error;
 use crl_replay::goal::{Goals, Strategy};
 use crl_replay::layout::{Column, DType};
+use crl_replay::n_step::NStep;
 use crl_replay::sample::Request as CoreRequest;
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArrayDyn};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -73,6 +74,14 @@ fn not_contiguous() -> PyErr {
 #[pyclass(frozen)]
 struct Request(CoreRequest);
 
+#[pymethods]
+impl Request {
+    #[getter]
+    fn columns(&self) -> Vec<Spec> {
+        self.0.columns().iter().map(spec).collect()
+    }
+}
+
 /// The buffer behind `crl.TrajectoryBuffer`.
 #[pyclass(frozen)]
 struct Buffer(Arc<Core>);
@@ -127,16 +136,17 @@ impl Buffer {
         gamma: f64,
         goals: Vec<(String, f64)>,
         columns: Vec<String>,
+        n_step: Option<(u32, f64)>,
     ) -> PyResult<Request> {
         run(py, || {
             let parse = |(name, weight): (String, f64)| Ok((Strategy::parse(&name)?, weight));
             let goals = Goals::new(gamma, &goals.into_iter().map(parse).collect::<Result<Vec<_>, Error>>()?)?;
-            self.0.request(goals, &columns).map(Request)
+            match n_step {
+                None => self.0.request(goals, &columns),
+                Some((steps, discount)) => self.0.request_n_step(goals, NStep::new(steps, discount)?, &columns),
+            }
+            .map(Request)
         })
-    }
-
-    fn source_of(&self, name: &str) -> PyResult<Spec> {
-        self.0.source_of(name).map(spec).map_err(exception)
     }
 
     fn sample(

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::goal::Goals;
 use crate::layout::{Column, Layout};
+use crate::n_step::NStep;
 use crate::pool::Pool;
 use crate::ring::{MAX_LENGTH, Rings};
-use crate::sample::{Output, Request, Sampler, output};
+use crate::sample::{Request, Sampler};
 use crate::snapshot;
 
 /// Bytes of a call's output from which several threads share it: below, waking them costs more than they save.
@@ -134,34 +135,23 @@ impl Buffer {
         let _ = self.next_batch.compare_exchange(end, unused, Relaxed, Relaxed);
     }
 
-    /// What to sample: the law of the goal and the names of the outputs, as the crate's documentation lists them.
+    /// What to sample: the law of the goal, and the outputs by name. `offset` is the distance of the goal; `goal` what was
+    /// achieved there; a column's name means its value at the row, with the prefix `next_` or `goal_` at the next row
+    /// or at the goal's.
     ///
     /// # Errors
     /// `Invalid` for a name that is no output.
     pub fn request(&self, goals: Goals, names: &[String]) -> Result<Request> {
-        let find = |name: &String| match name.as_str() {
-            "offset" => Ok(Output::Offset),
-            _ => self.output(name).map(|(output, _)| output),
-        };
-        Ok(Request::new(goals, names.iter().map(find).collect::<Result<_>>()?))
+        Request::new(&self.layout, goals, None, names)
     }
 
-    /// The column that the output called `name` is a copy of.
+    /// The same, with the outputs of [`crate::n_step`] too: `n_step_return`, `n_step_discount`, `n_step_offset`, and
+    /// `n_step_` before a column for its value at the row that is reached.
     ///
     /// # Errors
-    /// `Invalid` if there is none.
-    pub fn source_of(&self, name: &str) -> Result<&Column> {
-        self.output(name).map(|(_, column)| &self.layout.columns()[column])
-    }
-
-    fn output(&self, name: &str) -> Result<(Output, usize)> {
-        output(&self.layout, name).ok_or_else(|| {
-            let known: Vec<_> = self.layout.columns().iter().map(|column| column.name.as_str()).collect();
-            Error::Invalid(format!(
-                "columns: expected one of {}, each also with the prefix next_ or goal_; got {name:?}",
-                known.join(", ")
-            ))
-        })
+    /// `Invalid` for a name that is no output, or without a column of rewards.
+    pub fn request_n_step(&self, goals: Goals, n_step: NStep, names: &[String]) -> Result<Request> {
+        Request::new(&self.layout, goals, Some(n_step), names)
     }
 
     /// Draws `num_batches` batches of `batch_size` rows into the caller's memory, one slice for each output of the

@@ -88,6 +88,31 @@ impl DType {
         }
     }
 
+    /// The number at the start of `bytes`.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // What double precision does to integers beyond 2⁵³.
+    pub(crate) fn number(self, bytes: [u8; 8]) -> f64 {
+        macro_rules! read {
+            ($number:ty) => {{
+                let (bytes, _) = bytes.split_first_chunk().unwrap_or((&[0; size_of::<$number>()], &[]));
+                <$number>::from_ne_bytes(*bytes)
+            }};
+        }
+        match self {
+            Self::Bool | Self::U8 => read!(u8).into(),
+            Self::I8 => read!(i8).into(),
+            Self::U16 => read!(u16).into(),
+            Self::I16 => read!(i16).into(),
+            Self::U32 => read!(u32).into(),
+            Self::I32 => read!(i32).into(),
+            Self::U64 => read!(u64) as f64,
+            Self::I64 => read!(i64) as f64,
+            Self::F16 => half(read!(u16)),
+            Self::F32 => read!(f32).into(),
+            Self::F64 => read!(f64),
+        }
+    }
+
     /// The index of the first number among `bytes` that is NaN or infinite, if the type has such.
     #[must_use]
     pub fn first_nonfinite(self, bytes: &[u8]) -> Option<usize> {
@@ -110,6 +135,18 @@ impl DType {
             _ => None,
         }
     }
+}
+
+/// The value of a number in half precision.
+fn half(bits: u16) -> f64 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1F), f64::from(bits & 0x3FF) / 1024.0);
+    let size = match exponent {
+        0 => fraction * 2_f64.powi(-14),
+        0x1F if fraction == 0.0 => f64::INFINITY,
+        0x1F => f64::NAN,
+        _ => (1.0 + fraction) * 2_f64.powi(exponent - 15),
+    };
+    if bits >> 15 == 0 { size } else { -size }
 }
 
 /// One column as the caller describes it.

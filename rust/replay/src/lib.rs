@@ -28,12 +28,14 @@
 //!
 //! The only `unsafe` is one call in `words.rs`, which asks Linux for large pages.
 pub mod buffer;
+mod draw;
 pub mod error;
 pub mod geometric;
 pub mod goal;
 #[cfg(all(test, loom))]
 mod interleavings;
 pub mod layout;
+pub mod n_step;
 mod pool;
 #[cfg(all(test, not(loom)))]
 mod properties;

@@ -168,6 +168,32 @@ impl Rings {
         Some(Place { env, slot, t: n - age as u64, newer: (age - 1) as u32 })
     }
 
+    /// Row `t`, if it is stored.
+    #[inline]
+    pub(crate) fn row(&self, env: usize, t: u64) -> Option<Place> {
+        self.find(env, self.slot(t)).filter(|place| place.t == t)
+    }
+
+    /// What is stored of each trajectory of an environment, the newest first: its first row and the row after its last.
+    pub(crate) fn runs(&self, env: usize) -> impl Iterator<Item = (u64, u64)> {
+        let n = self.published(env);
+        let oldest = n.saturating_sub(self.length as u64);
+        let mut end = n;
+        let mut j = n.checked_sub(1).map_or(0, |newest| self.trajectory(env, self.slot(newest)));
+        std::iter::from_fn(move || {
+            if end == oldest {
+                return None;
+            }
+            // A trajectory begins where the one before ended. An entry of which no row is left may have been used
+            // again, by a trajectory that ends later than this one.
+            let before = j.checked_sub(1).map(|before| self.end(env, before).load(Relaxed));
+            let first = before.filter(|first| (oldest..end).contains(first)).unwrap_or(oldest);
+            let run = (first, end);
+            (end, j) = (first, j.saturating_sub(1));
+            Some(run)
+        })
+    }
+
     /// Later stored rows of the same trajectory. It looks into the record.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // Not above `newer`.

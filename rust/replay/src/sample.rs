@@ -3,12 +3,13 @@
 //! Rows go in blocks. A block is drawn first, then the cache lines it needs are touched, so that many of them travel
 //! at once, and then each output is copied in one pass; at last the block asks which of its rows were overwritten
 //! meanwhile, and draws those again.
-use std::cell::OnceCell;
 use std::hint::black_box;
 
+use crate::draw::{Draw, ROUNDS, overtaken};
 use crate::error::{Error, Result};
 use crate::goal::{Goals, Strategy};
-use crate::layout::{Field, LINE, Layout, WORD};
+use crate::layout::{Column, DType, Field, LINE, Layout, WORD};
+use crate::n_step::{Ahead, NStep};
 use crate::ring::{Place, Rings};
 use crate::rng::{Stream, Words};
 
@@ -16,11 +17,6 @@ use crate::rng::{Stream, Words};
 const BLOCK: usize = 64;
 /// Cache lines touched ahead in one record; the processor follows a longer one by itself.
 const TOUCHED_LINES: usize = 4;
-/// Draws that may be rejected in a row before the eligible rows are listed.
-const TRIES: usize = 64;
-/// Times one row may be lost to writers, or found without eligible rows, before the sampler gives up.
-const ROUNDS: usize = 1000;
-
 /// The row that an output is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -33,12 +29,14 @@ pub enum Source {
 }
 
 /// One column of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Output {
     /// A stored column of one of the three rows.
     Field(Source, Field),
     /// How many rows after the row the goal lies: an `i32`.
     Offset,
+    /// What the next rows together tell.
+    Ahead(Ahead),
 }
 
 impl Output {
@@ -48,6 +46,7 @@ impl Output {
         match self {
             Self::Field(_, field) => field.bytes,
             Self::Offset => size_of::<i32>(),
+            Self::Ahead(ahead) => ahead.bytes(),
         }
     }
 }
@@ -57,15 +56,17 @@ impl Output {
 pub struct Request {
     goals: Goals,
     outputs: Vec<Output>,
+    columns: Vec<Column>,
     /// One word on each cache line that the outputs need of the row and the next, and of the goal.
     row_touches: Vec<(Source, usize)>,
     goal_touches: Vec<(Source, usize)>,
 }
 
 impl Request {
-    /// A request for these outputs.
-    #[must_use]
-    pub fn new(goals: Goals, outputs: Vec<Output>) -> Self {
+    /// A request for the outputs of these names, which [`crate::Buffer::request`] explains.
+    pub(crate) fn new(layout: &Layout, goals: Goals, n_step: Option<NStep>, names: &[String]) -> Result<Self> {
+        let found = names.iter().map(|name| output(layout, n_step, name));
+        let (outputs, columns): (Vec<_>, _) = found.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let mut touches = vec![(Source::Row, 0)]; // The header tells the trajectory.
         for output in &outputs {
             if let Output::Field(source, field) = *output {
@@ -79,7 +80,7 @@ impl Request {
             }
         }
         let (goal_touches, row_touches) = touches.into_iter().partition(|(source, _)| *source == Source::Goal);
-        Self { goals, outputs, row_touches, goal_touches }
+        Ok(Self { goals, outputs, columns, row_touches, goal_touches })
     }
 
     /// The outputs, in the order of the memory that [`crate::Buffer::sample`] is given.
@@ -87,11 +88,41 @@ impl Request {
     pub fn outputs(&self) -> &[Output] {
         &self.outputs
     }
+
+    /// Name, type and shape of one row of each output.
+    #[must_use]
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
 }
 
-/// The output called so: `offset`, `goal` (the achieved goal of the goal row), a column, or a column with the prefix
-/// `next_` or `goal_` for the next row's or the goal row's.
-pub(crate) fn output(layout: &Layout, name: &str) -> Option<(Output, usize)> {
+/// The output called so, described as a column.
+fn output(layout: &Layout, n_step: Option<NStep>, name: &str) -> Result<(Output, Column)> {
+    if name == "offset" {
+        return Ok((Output::Offset, Column { name: name.into(), dtype: DType::I32, shape: vec![] }));
+    }
+    if let Some((source, index)) = stored(layout, name) {
+        let column = Column { name: name.into(), ..layout.columns()[index].clone() };
+        return Ok((Output::Field(source, layout.fields()[index]), column));
+    }
+    match (name.strip_prefix("n_step_"), n_step) {
+        (Some(what), Some(n_step)) => n_step.output(layout, what).map(|(ahead, column)| (Output::Ahead(ahead), column)),
+        (Some(_), None) => {
+            Err(Error::Invalid(format!("columns: {name} needs n_step, the number of rows to look ahead")))
+        }
+        (None, _) => Err(unknown(layout, name)),
+    }
+}
+
+pub(crate) fn unknown(layout: &Layout, name: &str) -> Error {
+    let known: Vec<_> = layout.columns().iter().map(|column| column.name.as_str()).collect();
+    let known = known.join(", ");
+    Error::Invalid(format!("columns: expected one of {known}, each also with the prefix next_ or goal_; got {name:?}"))
+}
+
+/// The row and the index of the column that `name` stands for: `goal` (the achieved goal of the goal row), a column,
+/// or a column with the prefix `next_` or `goal_` for the next row's or the goal row's.
+pub(crate) fn stored(layout: &Layout, name: &str) -> Option<(Source, usize)> {
     let (source, column) = match name {
         "goal" => (Source::Goal, "achieved_goal"),
         _ if layout.find(name).is_some() => (Source::Row, name),
@@ -101,8 +132,7 @@ pub(crate) fn output(layout: &Layout, name: &str) -> Option<(Output, usize)> {
             _ => return None,
         },
     };
-    let index = layout.find(column)?;
-    Some((Output::Field(source, layout.fields()[index]), index))
+    layout.find(column).map(|index| (source, index))
 }
 
 /// One row of a batch: where its parts lie, and what tells whether they still do.
@@ -123,9 +153,6 @@ impl Pick {
     }
 }
 
-/// Rows that can be drawn, listed when drawing at random keeps missing them.
-type Eligible = OnceCell<Vec<(usize, usize)>>;
-
 /// Draws the rows of some consecutive batches.
 pub(crate) struct Sampler<'a> {
     pub(crate) rings: &'a Rings,
@@ -139,7 +166,7 @@ impl Sampler<'_> {
     /// Fills `rows` rows of each output, the first being row `from` of the batches laid end to end.
     pub(crate) fn fill(&self, from: usize, rows: usize, outputs: &mut [&mut [u8]]) -> Result<()> {
         let mut picks = [Pick::default(); BLOCK];
-        let mut eligible = Eligible::new();
+        let mut draw = Draw::new(self.rings, 1);
         let (mut batch, mut row) = (from / self.batch_size, from % self.batch_size);
         let mut stream = Stream::new(self.seed, self.first_batch + batch as u64);
         for done in (0..rows).step_by(BLOCK) {
@@ -149,19 +176,19 @@ impl Sampler<'_> {
                     (batch, row) = (batch + 1, 0);
                     stream = Stream::new(self.seed, self.first_batch + batch as u64);
                 }
-                *pick = self.begin(stream.row(row as u64), &mut eligible)?;
+                *pick = self.begin(stream.row(row as u64), &mut draw)?;
                 row += 1;
             }
             self.touch(picks, &self.request.row_touches);
             for pick in &mut *picks {
-                self.complete(pick, &mut eligible)?;
+                self.complete(pick, &mut draw)?;
             }
             self.touch(picks, &self.request.goal_touches);
             self.copy(picks, done, outputs);
             Rings::settle();
             for (i, pick) in picks.iter().enumerate() {
                 if !self.lives(pick) {
-                    self.again(*pick, done + i, outputs, &mut eligible)?;
+                    self.again(*pick, done + i, outputs, &mut draw)?;
                 }
             }
         }
@@ -170,11 +197,11 @@ impl Sampler<'_> {
 
     /// Chooses the strategy of a row, and a first candidate for the row itself.
     #[inline]
-    fn begin(&self, mut words: Words, eligible: &mut Eligible) -> Result<Pick> {
+    fn begin(&self, mut words: Words, draw: &mut Draw<'_>) -> Result<Pick> {
         let strategy = self.request.goals.choose(&mut words);
-        let row = match self.try_stored(&mut words) {
+        let row = match draw.candidate(&mut words) {
             Some(row) => row,
-            None => self.other_row(&mut words, eligible)?,
+            None => draw.other(&mut words)?,
         };
         let here = self.rings.index(row);
         // The next row's record most often follows; to touch a wrong one costs little.
@@ -188,105 +215,20 @@ impl Sampler<'_> {
     }
 
     /// Rejects the candidate if nothing follows it in its trajectory, and draws the goal.
-    ///
-    /// Every slot below the fill of the fullest ring is drawn alike, and those without an eligible row are rejected:
-    /// what remains is uniform over the eligible rows of all environments, however unequal their fill.
     #[inline]
-    fn complete(&self, pick: &mut Pick, eligible: &mut Eligible) -> Result<()> {
+    fn complete(&self, pick: &mut Pick, draw: &mut Draw<'_>) -> Result<()> {
         let mut later = self.rings.later(pick.row);
         while later == 0 {
-            pick.row = self.other_row(&mut pick.words, eligible)?;
+            pick.row = draw.other(&mut pick.words)?;
             later = self.rings.later(pick.row);
         }
         pick.offset = self.request.goals.offset(pick.strategy, later, &mut pick.words);
         pick.goal = match pick.strategy {
-            Strategy::Random => self.any_row(&mut pick.words)?,
+            Strategy::Random => draw.any(&mut pick.words)?,
             _ => self.rings.ahead(pick.row, pick.offset),
         };
         pick.index = [pick.row, self.rings.ahead(pick.row, 1), pick.goal].map(|place| self.rings.index(place));
         Ok(())
-    }
-
-    /// The row in a uniform slot below the fill of the fullest ring, if there is one.
-    #[inline]
-    #[allow(clippy::cast_possible_truncation)] // Below the number of envs and of slots.
-    fn try_stored(&self, words: &mut Words) -> Option<Place> {
-        let fullest = self.rings.fullest();
-        if fullest == 0 {
-            return None;
-        }
-        let (env, slot) = words.below_both(self.rings.num_envs() as u64, fullest);
-        self.rings.find(env as usize, slot as usize)
-    }
-
-    fn follows(&self, place: &Place) -> bool {
-        self.rings.later(*place) > 0
-    }
-
-    /// A row drawn after a first candidate was rejected: a uniform one among the eligible.
-    #[cold]
-    fn other_row(&self, words: &mut Words, eligible: &mut Eligible) -> Result<Place> {
-        let found = (0..TRIES).find_map(|_| self.try_stored(words).filter(|place| self.follows(place)));
-        found.map_or_else(|| self.rare_row(words, eligible), Ok)
-    }
-
-    /// A uniform choice from a list of all eligible rows: where few rows are eligible, rejection would take for ever.
-    /// It follows `TRIES` rejections, which say nothing about which eligible row would have come: still uniform.
-    #[cold]
-    #[allow(clippy::cast_possible_truncation)] // Below the length of a list.
-    fn rare_row(&self, words: &mut Words, eligible: &mut Eligible) -> Result<Place> {
-        for _ in 0..ROUNDS {
-            let listed = eligible.get_or_init(|| self.list());
-            if listed.is_empty() {
-                return Err(self.nothing());
-            }
-            for _ in 0..TRIES {
-                let (env, slot) = listed[words.below(listed.len() as u64) as usize];
-                if let Some(place) = self.rings.find(env, slot).filter(|place| self.follows(place)) {
-                    return Ok(place);
-                }
-            }
-            eligible.take(); // Writers have changed what the list says.
-        }
-        Err(overtaken())
-    }
-
-    fn list(&self) -> Vec<(usize, usize)> {
-        let slots = |env| (0..self.rings.length()).map(move |slot| (env, slot));
-        let follows = |&(env, slot): &_| self.rings.find(env, slot).is_some_and(|place| self.follows(&place));
-        (0..self.rings.num_envs()).flat_map(slots).filter(follows).collect()
-    }
-
-    /// A row drawn uniformly among all that are stored.
-    #[allow(clippy::cast_possible_truncation)] // Below the number of slots.
-    fn any_row(&self, words: &mut Words) -> Result<Place> {
-        for _ in 0..TRIES {
-            if let Some(place) = self.try_stored(words) {
-                return Ok(place);
-            }
-        }
-        let envs = || 0..self.rings.num_envs();
-        let mut nth = words.below(envs().map(|env| self.rings.stored(env)).sum::<u64>().max(1));
-        for env in envs() {
-            let stored = self.rings.stored(env);
-            if nth < stored {
-                return self.rings.find(env, nth as usize).ok_or_else(overtaken);
-            }
-            nth -= stored;
-        }
-        Err(self.nothing())
-    }
-
-    fn nothing(&self) -> Error {
-        let stored: u64 = (0..self.rings.num_envs()).map(|env| self.rings.stored(env)).sum();
-        Error::Empty(if stored == 0 {
-            "sample: the buffer is empty; add rows first".into()
-        } else {
-            format!(
-                "sample: none of the {stored} stored rows has a successor in its trajectory; add a second row to one \
-                 (episode_start is true only at the first row of a trajectory)"
-            )
-        })
     }
 
     /// Loads a word of each of these cache lines of every pick. The loads do not depend on each other, so they overlap
@@ -313,6 +255,11 @@ impl Sampler<'_> {
                         self.rings.read(pick.of(source), field, row);
                     }
                 }
+                Output::Ahead(ahead) => {
+                    for (pick, row) in picks.iter().zip(rows) {
+                        ahead.read(self.rings, pick.row, row);
+                    }
+                }
             }
         }
     }
@@ -325,10 +272,10 @@ impl Sampler<'_> {
 
     /// Draws a row again, with further words of its own, until no writer overtakes it.
     #[cold]
-    fn again(&self, mut pick: Pick, row: usize, outputs: &mut [&mut [u8]], eligible: &mut Eligible) -> Result<()> {
+    fn again(&self, mut pick: Pick, row: usize, outputs: &mut [&mut [u8]], draw: &mut Draw<'_>) -> Result<()> {
         for _ in 0..ROUNDS {
-            pick.row = self.other_row(&mut pick.words, eligible)?;
-            self.complete(&mut pick, eligible)?;
+            pick.row = draw.other(&mut pick.words)?;
+            self.complete(&mut pick, draw)?;
             self.copy(&[pick], row, outputs);
             Rings::settle();
             if self.lives(&pick) {
@@ -337,9 +284,4 @@ impl Sampler<'_> {
         }
         Err(overtaken())
     }
-}
-
-#[cold]
-fn overtaken() -> Error {
-    Error::Busy("sample: writers overwrite rows faster than they can be copied; give the buffer more capacity".into())
 }

@@ -37,6 +37,7 @@ class Config:
     learning_rate: float = 3e-4
     actor_goals: str = "future"
     initial_alpha: float = 1.0
+    actor_ema: float = 0.0
     target_entropy_scale: float = 0.5
     precision: str = "float32"
     num_action_candidates: int = 1
@@ -514,3 +515,31 @@ def test_the_actors_goals_change_its_loss_and_not_the_critics() -> None:
 
 def test_the_temperature_starts_where_it_is_told() -> None:
     assert make_agent(initial_alpha=0.1).update(make_batch())["train/alpha"].item() == pytest.approx(0.1)
+
+
+def test_the_averaged_actor_is_the_moving_average_of_the_weights_and_what_evaluation_acts_by() -> None:
+    decay = 0.9
+    agent = make_agent(actor_ema=decay)
+    expected = [p.detach().double() for p in agent.networks.actor.parameters()]
+    for _ in range(5):
+        agent.update(make_batch())
+        present = [p.detach().double() for p in agent.networks.actor.parameters()]
+        expected = [decay * e + (1 - decay) * p for e, p in zip(expected, present, strict=True)]
+    policy = agent.evaluation_policy()
+    for got, want in zip(policy._networks.actor.parameters(), expected, strict=True):
+        torch.testing.assert_close(got.detach().double(), want, rtol=1e-5, atol=1e-7)
+    critic = zip(policy._networks.critic_parameters(), agent.networks.critic_parameters(), strict=True)
+    assert all(torch.equal(theirs, mine) for theirs, mine in critic)
+
+    again = make_agent(actor_ema=decay)
+    again.load_state_dict(agent.state_dict())
+    resumed = again.evaluation_policy()._networks.actor.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(resumed, policy._networks.actor.parameters(), strict=True))
+
+
+def test_without_an_average_evaluation_acts_by_the_present_actor() -> None:
+    agent = make_agent()
+    agent.update(make_batch())
+    pairs = zip(agent.evaluation_policy()._networks.parameters(), agent.networks.parameters(), strict=True)
+    assert all(torch.equal(theirs, mine) for theirs, mine in pairs)
+    assert not any(name.startswith("actor_ema") for name in agent.state_dict())

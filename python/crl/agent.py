@@ -61,6 +61,8 @@ class Config(Protocol):
     @property
     def initial_alpha(self) -> float: ...
     @property
+    def actor_ema(self) -> float: ...
+    @property
     def target_entropy_scale(self) -> float: ...
     @property
     def precision(self) -> str: ...
@@ -208,6 +210,7 @@ class Agent:
         self.target_entropy = -config.target_entropy_scale * spec.action_dim
         # Adam works element by element, so one for everything is the published three.
         self._adam = Adam(self._named_parameters(), config.learning_rate)
+        self._actor_average = [p.detach().clone() for p in self.networks.actor.parameters() if config.actor_ema]
         self._weights_lock = threading.Lock()
         self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator)
 
@@ -269,6 +272,9 @@ class Agent:
             }
         with self._weights_lock:
             self._adam.step()
+            if self._actor_average:
+                present = [p.detach() for p in net.actor.parameters()]
+                torch._foreach_lerp_(self._actor_average, present, 1 - config.actor_ema)
         return metrics
 
     def _for_actor(self, rows: Tensor) -> Tensor:
@@ -297,6 +303,19 @@ class Agent:
         policy._source = self
         return policy
 
+    def evaluation_policy(self, generator: torch.Generator | None = None) -> Policy:
+        """A copy to judge: `policy()`, whose actor is the moving average of the weights where `actor_ema` is not 0.
+
+        The average is over the last 1 / (1 - actor_ema) updates, about. Late in training the mode of the present actor
+        may swing from one update to the next between actions of almost equal value; that of the average does not.
+        """
+        policy = self.policy(generator)
+        policy._source = None
+        with self._weights_lock, torch.no_grad():
+            for mine, theirs in zip(self._actor_average, policy._networks.actor.parameters(), strict=False):
+                theirs.copy_(mine)
+        return policy
+
     def _copy_weights_to(self, networks: Networks) -> None:
         with self._weights_lock, torch.no_grad():
             for mine, theirs in zip(self.networks.parameters(), networks.parameters(), strict=True):
@@ -309,7 +328,8 @@ class Agent:
         """Everything that the next update depends on, as a flat dict of contiguous tensors.
 
         Weights by layer name, `log_alpha`, Adam's moments under `adam.exp_avg.` and `adam.exp_avg_sq.`, `adam.steps`,
-        and the states of both random generators (uint8). A copy: later updates leave it as it is.
+        the averaged actor under `actor_ema.` where there is one, and the states of both random generators (uint8). A
+        copy: later updates leave it as it is.
         """
         with self._weights_lock:
             return {name: tensor.detach().clone().contiguous() for name, tensor in self._state().items()}
@@ -329,9 +349,11 @@ class Agent:
         self._act_generator.set_state(state["generator.act"].cpu())
 
     def _state(self) -> dict[str, Tensor]:
+        actor = [name for name, _ in self.networks.actor.named_parameters()]
         return {
             **self._named_parameters(),
             **{f"adam.{name}": tensor for name, tensor in self._adam.state().items()},
+            **{f"actor_ema.{name}": tensor for name, tensor in zip(actor, self._actor_average, strict=False)},
             "generator.update": self._update_generator.get_state(),
             "generator.act": self._act_generator.get_state(),
         }

@@ -125,6 +125,13 @@ class TrainConfig:
     num_action_candidates: int = _setting(
         1, "Evaluation", "Act by the best of K sampled actions under the critic; 1 is the actor alone.", at_least=1
     )
+    actor_ema: float = _setting(
+        AUTO,
+        "Evaluation",
+        "Evaluate a moving average of the actor's weights with this decay; 0 is the actor itself (published).",
+        at_least=0,
+        at_most=0.9999,
+    )
 
     seed: int = _setting(0, "Machine", "Seed of everything random.", at_least=0, at_most=2**32 - 1)
     device: str = _setting("auto", "Machine", "`auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.")

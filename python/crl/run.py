@@ -128,6 +128,6 @@ def evaluate_run(run_dir: str | Path, *, seed: int = 0, deterministic: bool = Tr
     agent = load_agent(saved, settings)
     env = envs.make(settings.eval_env, settings.num_eval_episodes, seed=seed, num_threads=settings.num_threads)
     try:
-        return evaluate(agent, env, seed=seed, deterministic=deterministic)
+        return evaluate(agent.evaluation_policy(), env, seed=seed, deterministic=deterministic)
     finally:
         env.close()

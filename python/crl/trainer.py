@@ -247,7 +247,7 @@ class Trainer:
         """
         config, progress = self.config, self.progress
         seed = int(np.random.SeedSequence([config.seed, progress.env_steps]).generate_state(1)[0])
-        policy = self.agent.policy(torch.Generator(config.device).manual_seed(seed))
+        policy = self.agent.evaluation_policy(torch.Generator(config.device).manual_seed(seed))
         try:
             with self.clock.phase("evaluate", 1):
                 self.evaluation = evaluate(policy, self.eval_env, seed=seed, stop=self.stop)

@@ -43,6 +43,7 @@ class Config:
     learning_rate: float = 3e-4
     actor_goals: str = "future"
     initial_alpha: float = 1.0
+    actor_ema: float = 0.0
     target_entropy_scale: float = 0.5
     precision: str = "float32"
     num_action_candidates: int = 1

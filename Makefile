@@ -57,8 +57,9 @@ soak:  ## writers and samplers at full speed for MINUTES (60), every row checked
 bench: setup  ## the benchmarks
 	$(BIN)/python -m pytest benches/bench_*.py
 
-bench-smoke: setup  ## every benchmark briefly, as a test that it still runs
-	$(BIN)/python -m pytest benches/bench_*.py --quiet --benchmark-quiet --benchmark-min-rounds=1 --benchmark-max-time=0.1
+bench-smoke: setup  ## every benchmark briefly and small, as a test that it still runs
+	$(BIN)/python -m pytest benches/bench_*.py -m "not slow and not peers and not large" --quiet \
+		--benchmark-quiet --benchmark-min-rounds=1 --benchmark-max-time=0.1
 
 wheel: setup  ## build the wheel and the source distribution into dist/
 	rm -rf $(DIST)

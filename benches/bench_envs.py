@@ -20,6 +20,11 @@ import crl.envs as envs
 STEPS = 10
 
 
+def large(*values):
+    """Left out by `make bench-smoke`."""
+    return [pytest.param(value, marks=pytest.mark.large) for value in values]
+
+
 def actions_of(space, steps=STEPS):
     return np.random.default_rng(0).uniform(-1, 1, (steps, *space.shape)).astype(np.float32)
 
@@ -40,20 +45,20 @@ def measure(benchmark, env, num_envs):
     env.close()
 
 
-@pytest.mark.parametrize("num_envs", [64, 256, 1024])
+@pytest.mark.parametrize("num_envs", [64, *large(256, 1024)])
 @pytest.mark.parametrize("name", ["ant_u_maze", "ant", "reacher", "point_u_maze"])
 def test_worlds(benchmark, name, num_envs):
     benchmark.group = "env steps"
     measure(benchmark, envs.make(name, num_envs), num_envs)
 
 
-@pytest.mark.parametrize("name", ["ant_u_maze", "ant"])
+@pytest.mark.parametrize("name", [*large("ant_u_maze"), "ant"])
 def test_worlds_at_gymnasiums_fidelity(benchmark, name):
     benchmark.group = "env steps"
     measure(benchmark, envs.make(name, 256, fidelity="gymnasium"), 256)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", *large("async")])
 @pytest.mark.parametrize("name", ["Ant-v5", "Reacher-v5"])
 def test_gymnasiums_own(benchmark, name, vectorization):
     benchmark.group = "env steps"
@@ -66,7 +71,7 @@ def cpu_seconds(work):
     return time.process_time() - start
 
 
-@pytest.mark.parametrize("name", ["ant_u_maze", "ant", "reacher", "point_u_maze"])
+@pytest.mark.parametrize("name", [*large("ant_u_maze", "ant"), "reacher", "point_u_maze"])
 def test_share_of_bare_physics(benchmark, name):
     """One thread, 256 worlds: the whole `step` beside MuJoCo's own C loop over the same states and actions."""
     benchmark.group = "share of bare mj_step"

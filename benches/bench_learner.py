@@ -19,7 +19,8 @@ from crl import losses
 from crl.agent import Agent
 
 BATCH, WIDTH = 256, 256
-DEPTHS = (4, 16, 64, pytest.param(256, marks=pytest.mark.slow))
+DEEP = [pytest.param(depth, marks=pytest.mark.large) for depth in (16, 64)]  # Left out by `make bench-smoke`.
+DEPTHS = (4, *DEEP, pytest.param(256, marks=pytest.mark.slow))
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def test_plain_pytorch_update(benchmark, depth):
 
 
 @pytest.mark.parametrize("rows", [1, 64, 512])
-@pytest.mark.parametrize("depth", [4, 64])
+@pytest.mark.parametrize("depth", [4, DEEP[-1]])
 def test_act(benchmark, depth, rows):
     agent, batch = make(depth)
     observation, goal = (x.repeat(2, 1)[:rows].numpy() for x in (batch.observation, batch.goal))

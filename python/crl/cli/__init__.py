@@ -14,6 +14,7 @@ VERBS = {
     "eval": "Evaluate a run's policy.",
     "envs": "List the environments, or describe one.",
     "plot": "Plot the curves of one or several runs.",
+    "bench": "Measure speed, beside others.",
 }
 
 # PyTorch's idle OpenMP threads spin for their next task and so take cores from the physics. A short spin costs

@@ -1,0 +1,113 @@
+"""Writing while others sample, and files."""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crl.bench.measure import Result, in_turns, rates
+from crl.bench.samplers import Ours
+from crl.bench.workloads import EPISODE, History
+from crl.buffer import TrajectoryBuffer
+
+SAMPLERS, BATCH = 4, 1024
+PLAIN = "bare columns, NumPy"
+
+
+def mixed(history: History, quick: bool) -> list[Result]:
+    """One writer that adds a step of all environments without a pause: alone, and beside four samplers."""
+    columns = {name: column[0] for name, column in history.rollout(1, 2).items()}
+    results = []
+    for samplers in (0, SAMPLERS):
+        latencies, sampled, seconds = _together(history.buffer, columns, samplers, 0.5 if quick else 3.0)
+        case = f"1 writer, {samplers} samplers"
+        added = history.num_envs * len(latencies)
+        median, tail = np.percentile(latencies, (50, 99.9)).tolist()
+        figures = [("rows added", added / seconds / 1e6, "million rows / s")]
+        figures += [("rows sampled", sampled / seconds / 1e6, "million rows / s")] * bool(samplers)
+        figures += [("an add, median", 1e6 * median, "µs"), ("an add, 99.9 %", 1e6 * tail, "µs")]
+        for who, value, unit in figures:
+            results.append(
+                Result("mixed", history.workload.name, history.rows, case, who, value, unit, value, value, {})
+            )
+    return results
+
+
+def _together(
+    buffer: TrajectoryBuffer, columns: dict[str, Any], samplers: int, seconds: float
+) -> tuple[list[float], int, float]:
+    """Seconds of each add, rows sampled in all, and seconds that it took."""
+    stop = threading.Event()
+    latencies: list[float] = []
+    sampled = [0] * samplers
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        while not stop.is_set():
+            columns["episode_start"][:] = len(latencies) % EPISODE == 0
+            begun = time.perf_counter()
+            buffer.add(**columns)
+            latencies.append(time.perf_counter() - begun)
+
+    def sample(number: int) -> None:
+        out = buffer.sample(BATCH)
+        while not stop.is_set():
+            buffer.sample(BATCH, out=out)
+            sampled[number] += BATCH
+
+    def attempt(work: Callable[..., None], *arguments: int) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:
+            failures.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=attempt, args=(sample, number)) for number in range(samplers)]
+    threads.append(threading.Thread(target=attempt, args=(write,)))
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    stop.wait(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return latencies, sum(sampled), time.perf_counter() - begun
+
+
+def snapshot(history: History, quick: bool) -> list[Result]:
+    """Saving and loading; beside it NumPy writing the bare columns, flushed to the disk too, and reading them.
+
+    Files lie where temporary files do. What is read was just written, so it comes from memory where that is free.
+    """
+    buffer, columns = history.buffer, history.flat()
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        saved, plain = Path(folder) / "buffer.crlb", Path(folder) / "columns"
+
+        def write() -> None:
+            with plain.open("wb") as file:
+                for column in columns:
+                    column.tofile(file)
+                file.flush()
+                os.fsync(file.fileno())
+
+        def load() -> None:
+            TrajectoryBuffer.load(saved, sample_threads=1)
+
+        def read() -> None:
+            np.fromfile(plain, np.uint8)
+
+        megabytes = history.rows * history.workload.row_bytes / 1e6
+        told: dict[str, Any] = {"workload": history.workload.name, "rows": history.rows, "unit": "MB of columns / s"}
+        for case, ours, plainly in (("save", lambda: buffer.save(saved), write), ("load", load, read)):
+            timings = in_turns({Ours.name: ours, PLAIN: plainly}, turn=0, rounds=1 if quick else 5)
+            beside = (PLAIN,)
+            results += rates(timings, megabytes, clock="wall", beside=beside, benchmark="snapshot", case=case, **told)
+    return results

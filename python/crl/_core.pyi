@@ -50,6 +50,15 @@ class Buffer:
         columns: Sequence[str],
         n_step: tuple[int, float] | None,
     ) -> Request: ...
+    def segment_request(
+        self,
+        gamma: float,
+        goals: Sequence[tuple[str, float]],
+        columns: Sequence[str],
+        length: int,
+        partial: bool,
+        goal_from: str,
+    ) -> Request: ...
     def sample(
         self,
         request: Request,

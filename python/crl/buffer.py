@@ -5,7 +5,7 @@ needs torch, imported when a loader is made. `docs/buffer.md` explains the buffe
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -184,25 +184,65 @@ class TrajectoryBuffer:
             ValueError: nothing to draw from, a bad argument. TypeError: `out` has the wrong shapes or dtypes.
             RuntimeError: writers overwrite rows faster than they can be copied.
         """
-        plan = self._plan(gamma, goal, columns, n_step, discount)
-        if type(batch_size) is not int or batch_size < 1:
-            batch_size = _integer("batch_size", batch_size, 1)
-        if num_batches is None:
-            return plan.fill((batch_size,), out)
-        return plan.fill((_integer("num_batches", num_batches, 1), batch_size), out)
+        plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
+        return plan.fill(_lead(batch_size, num_batches), out)
 
-    def _plan(self, gamma: float, goal: Goal, columns: Sequence[str], n_step: int | None, discount: float) -> Plan:
-        key = (gamma, goal if type(goal) is str else _weights(goal), tuple(columns), n_step, discount)
+    def sample_segments(
+        self,
+        batch_size: int,
+        length: int,
+        *,
+        partial: bool = False,
+        gamma: float = 0.99,
+        goal: Goal = "geometric",
+        goal_from: str = "last",
+        num_batches: int | None = None,
+        columns: Sequence[str] = (),
+        out: Batch[Array] | None = None,
+    ) -> Batch[Array]:
+        """Draws segments: `length` consecutive rows of one trajectory, each segment with one goal.
+
+        Every row of a segment has a successor in its trajectory, as every row that `sample` draws: a trajectory of
+        N stored rows has N - length segments, and all segments of all trajectories are drawn alike.
+
+        Args:
+            batch_size: segments, B.
+            length: rows of a segment, L.
+            partial: also segments that are shorter, since their trajectory ends. Then every row that has a successor is
+                the first row of a segment, all drawn alike. What is missing at the end of a segment is zeros, and
+                the column `mask` tells: [B, L] bool, true where there is a row.
+            gamma, goal: the law of the goal, as in `sample`.
+            goal_from: the row of the segment in whose future the goal lies, and from which `offset` counts. "last": the
+                goal lies beyond the segment, in the future of all its rows. "first": it may be reached within.
+            num_batches: K batches at once, the same that K calls would give: one leading axis more.
+            columns: further columns, as in `sample` but for those of `n_step`: with a value for every row, [B, L, ...];
+                those that begin with "goal_" have one for the segment, [B, ...].
+            out: a batch to fill in place of a new one. Nothing is allocated.
+
+        Returns:
+            `Batch` with observation [B, L, ...], action [B, L, ...], goal [B, ...] and offset [B], or all of these
+            with K before; `out` if given.
+
+        Raises:
+            ValueError: no trajectory is long enough (the message tells the longest), nothing to draw from, a bad
+            argument. TypeError: `out` has the wrong shapes or dtypes. RuntimeError: writers overwrite rows faster than
+            they can be copied.
+        """
+        plan = self._plan(self._segment_plan, gamma, goal, columns, length, partial, goal_from)
+        return plan.fill(_lead(batch_size, num_batches), out)
+
+    def _plan(self, make: Callable[..., Plan], gamma: float, goal: Goal, columns: Sequence[str], *more: Any) -> Plan:
+        key = (gamma, goal if type(goal) is str else _weights(goal), tuple(columns), *more)
         try:
             return self._plans[key]
         except (KeyError, TypeError):
-            plan = self._make_plan(gamma, goal, columns, n_step, discount)
+            plan = make(gamma, goal, columns, *more)
             if len(self._plans) >= 64:  # A discount that changes all the time must not fill the memory.
                 self._plans.clear()
             self._plans[key] = plan
             return plan
 
-    def _make_plan(self, gamma: float, goal: Goal, columns: Sequence[str], n_step: int | None, discount: float) -> Plan:
+    def _row_plan(self, gamma: float, goal: Goal, columns: Sequence[str], n_step: int | None, discount: float) -> Plan:
         names, gamma = _names(columns), _number("gamma", gamma)
         ahead = None
         if n_step is not None:
@@ -210,6 +250,18 @@ class TrajectoryBuffer:
             if not any(name.startswith("n_step_") for name in names):
                 raise ValueError(f'n_step: ask for what it is to tell: columns=("n_step_return", ...); got {columns}')
         return Plan.of(self._core, self._core.request(gamma, _weights(goal), names, ahead))
+
+    def _segment_plan(
+        self, gamma: float, goal: Goal, columns: Sequence[str], length: int, partial: bool, goal_from: str
+    ) -> Plan:
+        names, gamma, length = _names(columns), _number("gamma", gamma), _integer("length", length, 1, 2**31 - 1)
+        for name, value, kind in (("partial", partial, bool), ("goal_from", goal_from, str)):
+            if not isinstance(value, kind):
+                raise TypeError(f"{name}: expected {kind.__name__}; got {value!r}")
+        if partial and "mask" not in names:
+            names.append("mask")
+        request = self._core.segment_request(gamma, _weights(goal), names, length, partial, goal_from)
+        return Plan.of(self._core, request)
 
     def loader(
         self,
@@ -225,7 +277,7 @@ class TrajectoryBuffer:
         num_batches: int | None = None,
     ) -> Loader:
         """Batches of torch tensors on `device`, sampled ahead in the background: see `crl.loader.Loader`."""
-        plan = self._plan(gamma, goal, columns, n_step, discount)
+        plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
         return Loader(plan, batch_size, device, prefetch, num_batches)
 
     # --- what is in it ---------------------------------------------------------------------------------------------
@@ -333,6 +385,13 @@ def _integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
     if not least <= value <= most:
         raise ValueError(f"{name}: expected {least} to {most}; got {value}")
     return int(value)
+
+
+def _lead(batch_size: int, num_batches: int | None) -> tuple[int, ...]:
+    """The leading axes of a batch: [B], or [K, B]."""
+    if type(batch_size) is not int or batch_size < 1:
+        batch_size = _integer("batch_size", batch_size, 1)
+    return (batch_size,) if num_batches is None else (_integer("num_batches", num_batches, 1), batch_size)
 
 
 def _number(name: str, value: Any) -> float:

@@ -13,7 +13,8 @@ use crl_replay::error::Error;
 use crl_replay::goal::{Goals, Strategy};
 use crl_replay::layout::{Column, DType};
 use crl_replay::n_step::NStep;
-use crl_replay::sample::Request as CoreRequest;
+use crl_replay::sample::Request as RowRequest;
+use crl_replay::segments::{GoalFrom, SegmentRequest, Segments};
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArrayDyn};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -72,14 +73,31 @@ fn not_contiguous() -> PyErr {
 
 /// A request that was understood: see `Buffer.request`.
 #[pyclass(frozen)]
-struct Request(CoreRequest);
+struct Request(Wanted);
+
+enum Wanted {
+    Rows(RowRequest),
+    Segments(SegmentRequest),
+}
 
 #[pymethods]
 impl Request {
     #[getter]
     fn columns(&self) -> Vec<Spec> {
-        self.0.columns().iter().map(spec).collect()
+        match &self.0 {
+            Wanted::Rows(request) => request.columns(),
+            Wanted::Segments(request) => request.columns(),
+        }
+        .iter()
+        .map(spec)
+        .collect()
     }
+}
+
+/// Strategies with weights, as a law of goals.
+fn laws(gamma: f64, goals: Vec<(String, f64)>) -> Result<Goals, Error> {
+    let parse = |(name, weight): (String, f64)| Ok((Strategy::parse(&name)?, weight));
+    Goals::new(gamma, &goals.into_iter().map(parse).collect::<Result<Vec<_>, Error>>()?)
 }
 
 /// The buffer behind `crl.TrajectoryBuffer`.
@@ -139,13 +157,30 @@ impl Buffer {
         n_step: Option<(u32, f64)>,
     ) -> PyResult<Request> {
         run(py, || {
-            let parse = |(name, weight): (String, f64)| Ok((Strategy::parse(&name)?, weight));
-            let goals = Goals::new(gamma, &goals.into_iter().map(parse).collect::<Result<Vec<_>, Error>>()?)?;
-            match n_step {
+            let goals = laws(gamma, goals)?;
+            let request = match n_step {
                 None => self.0.request(goals, &columns),
                 Some((steps, discount)) => self.0.request_n_step(goals, NStep::new(steps, discount)?, &columns),
-            }
-            .map(Request)
+            };
+            request.map(|request| Request(Wanted::Rows(request)))
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)] // PyO3 takes them one by one.
+    fn segment_request(
+        &self,
+        py: Python<'_>,
+        gamma: f64,
+        goals: Vec<(String, f64)>,
+        columns: Vec<String>,
+        length: u32,
+        partial: bool,
+        goal_from: String,
+    ) -> PyResult<Request> {
+        run(py, || {
+            let segments = Segments { length, partial, goal_from: GoalFrom::parse(&goal_from)? };
+            let request = self.0.segment_request(segments, laws(gamma, goals)?, &columns);
+            request.map(|request| Request(Wanted::Segments(request)))
         })
     }
 
@@ -163,7 +198,12 @@ impl Buffer {
         let mut taken = taken.collect::<PyResult<Vec<PyReadwriteArrayDyn<'_, u8>>>>()?;
         let slices = taken.iter_mut().map(|array| array.as_slice_mut().map_err(|_| not_contiguous()));
         let mut slices = slices.collect::<PyResult<Vec<_>>>()?;
-        run(py, || self.0.sample(&request.0, batch_size, num_batches, first_batch, &mut slices))
+        run(py, || match &request.0 {
+            Wanted::Rows(request) => self.0.sample(request, batch_size, num_batches, first_batch, &mut slices),
+            Wanted::Segments(request) => {
+                self.0.sample_segments(request, batch_size, num_batches, first_batch, &mut slices)
+            }
+        })
     }
 
     fn reserve(&self, count: u64) -> u64 {

@@ -11,6 +11,7 @@ use crate::n_step::NStep;
 use crate::pool::Pool;
 use crate::ring::{MAX_LENGTH, Rings};
 use crate::sample::{Request, Sampler};
+use crate::segments::{SegmentRequest, SegmentSampler, Segments};
 use crate::snapshot;
 
 /// Bytes of a call's output from which several threads share it: below, waking them costs more than they save.
@@ -170,42 +171,100 @@ impl Buffer {
         first_batch: Option<u64>,
         outputs: &mut [&mut [u8]],
     ) -> Result<u64> {
+        let bytes: Vec<usize> = request.outputs().iter().map(|output| output.bytes()).collect();
+        let (rows, first_batch) = self.begin(batch_size, num_batches, first_batch, &bytes, outputs)?;
+        let sampler = Sampler { rings: &self.rings, request, seed: self.config.seed, first_batch, batch_size };
+        self.share(rows, &bytes, outputs, |from, rows, outputs| sampler.fill(from, rows, outputs))?;
+        Ok(first_batch)
+    }
+
+    /// What to sample: segments, the law of their goals, and outputs by name. They are those of [`Buffer::request`], with
+    /// one row for each of the segment but for the goal's, and `mask`, which tells rows from padding.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that is no output, or a length that no ring could hold.
+    pub fn segment_request(&self, segments: Segments, goals: Goals, names: &[String]) -> Result<SegmentRequest> {
+        let Segments { length, partial, .. } = segments;
+        let most = if partial { MAX_LENGTH } else { self.rings.length() - 1 };
+        if !(1..=most).contains(&(length as usize)) {
+            return Err(Error::Invalid(format!(
+                "length: expected 1 to {most}; got {length}: each environment keeps {} rows, and the last row of a \
+                 trajectory has no successor",
+                self.rings.length()
+            )));
+        }
+        SegmentRequest::new(&self.layout, segments, goals, names)
+    }
+
+    /// Draws segments as [`Buffer::sample`] draws rows, uniformly among all that lie in one trajectory, each of their
+    /// rows with a successor there. Where shorter ones are wanted, a segment begins at any row that has a successor.
+    ///
+    /// # Errors
+    /// Those of [`Buffer::sample`]; `Empty` also if no trajectory is long enough.
+    pub fn sample_segments(
+        &self,
+        request: &SegmentRequest,
+        batch_size: usize,
+        num_batches: usize,
+        first_batch: Option<u64>,
+        outputs: &mut [&mut [u8]],
+    ) -> Result<u64> {
+        let bytes = request.bytes();
+        let (rows, first_batch) = self.begin(batch_size, num_batches, first_batch, bytes, outputs)?;
+        let sampler = SegmentSampler { rings: &self.rings, request, seed: self.config.seed, first_batch, batch_size };
+        self.share(rows, bytes, outputs, |from, rows, outputs| sampler.fill(from, rows, outputs))?;
+        Ok(first_batch)
+    }
+
+    /// Checks the memory for a call's rows, and takes batch numbers. Gives the rows and the first number.
+    fn begin(
+        &self,
+        batch_size: usize,
+        num_batches: usize,
+        first_batch: Option<u64>,
+        bytes: &[usize],
+        outputs: &[&mut [u8]],
+    ) -> Result<(usize, u64)> {
         let rows = batch_size.checked_mul(num_batches).filter(|rows| *rows > 0);
         let rows = rows.ok_or_else(|| Error::Invalid(format!("batch_size: expected at least 1; got {batch_size}")))?;
-        let bytes: Vec<usize> = request.outputs().iter().map(|output| output.bytes()).collect();
-        let lengths = || outputs.iter().map(|memory| memory.len());
-        if outputs.len() != bytes.len() || !lengths().eq(bytes.iter().map(|bytes| rows * bytes)) {
-            let (got, expected) =
-                (lengths().collect::<Vec<_>>(), bytes.iter().map(|bytes| rows * bytes).collect::<Vec<_>>());
+        let got = || outputs.iter().map(|memory| memory.len());
+        let expected = || bytes.iter().map(|bytes| rows.saturating_mul(*bytes));
+        if !got().eq(expected()) {
+            let (got, expected) = (got().collect::<Vec<_>>(), expected().collect::<Vec<_>>());
             return Err(Error::Invalid(format!("out: expected arrays of {expected:?} bytes; got {got:?}")));
         }
-        let first_batch = first_batch.unwrap_or_else(|| self.reserve(num_batches as u64));
-        let sampler = Sampler { rings: &self.rings, request, seed: self.config.seed, first_batch, batch_size };
+        Ok((rows, first_batch.unwrap_or_else(|| self.reserve(num_batches as u64))))
+    }
 
-        let pool = if lengths().sum::<usize>() >= PARALLEL_BYTES { self.pool() } else { None };
-        let Some(pool) = pool else {
-            sampler.fill(0, rows, outputs)?;
-            return Ok(first_batch);
+    /// Fills `rows` rows of `bytes` each in every output: alone, or with the pool where that pays.
+    fn share(
+        &self,
+        rows: usize,
+        bytes: &[usize],
+        outputs: &mut [&mut [u8]],
+        fill: impl Fn(usize, usize, &mut [&mut [u8]]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let large = outputs.iter().map(|memory| memory.len()).sum::<usize>() >= PARALLEL_BYTES;
+        let Some(pool) = large.then(|| self.pool()).flatten() else {
+            return fill(0, rows, outputs);
         };
-        let share = rows.div_ceil(pool.current_num_threads() * 4).next_multiple_of(64);
+        let share = rows.div_ceil(pool.current_num_threads() * 4);
+        let share = share.next_multiple_of(share.min(64)); // Samplers go in blocks of so many rows.
         let mut pieces: Vec<_> =
-            outputs.iter_mut().zip(&bytes).map(|(memory, bytes)| memory.chunks_mut(share * bytes)).collect();
+            outputs.iter_mut().zip(bytes).map(|(memory, bytes)| memory.chunks_mut(share * bytes)).collect();
         let failure = Mutex::new(None);
         pool.in_place_scope(|scope| {
             for from in (0..rows).step_by(share) {
                 let mut mine: Vec<&mut [u8]> = pieces.iter_mut().filter_map(Iterator::next).collect();
-                let (sampler, failure) = (&sampler, &failure);
+                let (fill, failure) = (&fill, &failure);
                 scope.spawn(move |_| {
-                    if let Err(error) = sampler.fill(from, share.min(rows - from), &mut mine) {
+                    if let Err(error) = fill(from, share.min(rows - from), &mut mine) {
                         *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     }
                 });
             }
         });
-        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(first_batch),
-        }
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
     fn pool(&self) -> Option<Arc<rayon::ThreadPool>> {

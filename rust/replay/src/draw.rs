@@ -61,6 +61,14 @@ impl<'a> Draw<'a> {
         self.rings.later(*place) >= self.need
     }
 
+    /// An eligible row.
+    pub(crate) fn row(&mut self, words: &mut Words) -> Result<Place> {
+        match self.candidate(words).filter(|place| self.is_eligible(place)) {
+            Some(place) => Ok(place),
+            None => self.other(words),
+        }
+    }
+
     /// An eligible row, drawn after a first candidate was rejected.
     #[cold]
     pub(crate) fn other(&mut self, words: &mut Words) -> Result<Place> {

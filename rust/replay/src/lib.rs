@@ -42,6 +42,7 @@ mod properties;
 mod ring;
 pub mod rng;
 pub mod sample;
+pub mod segments;
 mod snapshot;
 mod sync;
 mod words;

@@ -45,13 +45,25 @@ def commands():
     return found
 
 
+EXCERPT = re.compile(r"# from (examples/\w+\.py)\n")
+"""The first line of a Python block that is a part of a script, which a test of its own runs."""
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_excerpts_stand_in_their_scripts(text):
+    excerpt = EXCERPT.match(text)
+    if excerpt:
+        assert text[excerpt.end() :] in (ROOT / excerpt[1]).read_text(encoding="utf-8")
+
+
 PYTHON_PAGES = [page for page, content in PAGES.items() if "```python\n" in content]
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES)
 def test_python_runs(page, tmp_path):
-    """All Python blocks of a page, in order, as one program in an empty directory."""
-    program = "\n".join(text for language, text in BLOCK.findall(PAGES[page]) if language == "python")
+    """All Python blocks of a page but excerpts, in order, as one program in an empty directory."""
+    found = [text for language, text in BLOCK.findall(PAGES[page]) if language == "python"]
+    program = "\n".join(text for text in found if not EXCERPT.match(text))
     environment = {**os.environ, "MPLBACKEND": "Agg"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True

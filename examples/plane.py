@@ -37,4 +37,5 @@ class Plane(gymnasium.Env):
         return reached(achieved_goal, desired_goal).astype(np.float32) - 1
 
     def _show(self):
-        return {"observation": self.place, "achieved_goal": self.place, "desired_goal": self.goal}
+        place = self.place.copy()
+        return {"observation": place, "achieved_goal": place.copy(), "desired_goal": self.goal.copy()}

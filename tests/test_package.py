@@ -54,6 +54,13 @@ def test_what_the_base_install_offers_loads_nothing_heavy(code):
     assert not loaded & HEAVY
 
 
+def test_importing_is_cheap():
+    """Nothing but the standard library at first, and NumPy for the buffer: `python -X importtime` shows the rest."""
+    known = loaded_by("") | sys.stdlib_module_names | {"crl"}
+    assert loaded_by("import crl") <= known
+    assert loaded_by("import crl; crl.TrajectoryBuffer, crl.Batch") <= known | {"numpy"}
+
+
 def test_heavy_modules_would_be_noticed():
     assert {"torch", "safetensors"} <= loaded_by("import crl; crl.train")
 

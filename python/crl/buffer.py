@@ -109,14 +109,15 @@ class TrajectoryBuffer:
                 to an environment always is.
 
         Raises:
-            ValueError: wrong shape, a missing or unknown column, NaN or infinity: nothing is added. TypeError: a
-                dtype of another kind. RuntimeError: a writer or another thread is writing some of the environments.
+            ValueError: wrong shape, integers that do not fit, NaN or infinity. TypeError: a missing or unknown
+                column, a dtype of another kind. RuntimeError: a writer or another thread is writing some of the
+                environments. Nothing is added then.
         """
         arrays, starts = self._rows((self._core.num_envs,), columns, episode_start)
         self._core.add(1, arrays, starts)
 
     def add_rollout(self, *, episode_start: Any, **columns: Any) -> None:
-        """Appends T rows to every environment: as `add`, with arrays of [T, num_envs, ...]."""
+        """Appends T rows to every environment: as `add`, with arrays of [T, num_envs, ...] and the same errors."""
         lead = (_steps(episode_start), self._core.num_envs)
         arrays, starts = self._rows(lead, columns, episode_start)
         self._core.add(lead[0], arrays, starts)
@@ -124,7 +125,8 @@ class TrajectoryBuffer:
     def writer(self, first_env: int, last_env: int) -> "Writer":
         """The exclusive writer of environments `first_env <= env < last_env`, until it is closed or dropped.
 
-        One for each collecting thread. Raises RuntimeError if any of the environments has a writer already.
+        One for each collecting thread. Raises ValueError if there are no such environments, and RuntimeError if any of
+        them has a writer already.
         """
         return Writer(self, _integer("first_env", first_env, 0), _integer("last_env", last_env, 0))
 
@@ -170,19 +172,20 @@ class TrajectoryBuffer:
             discount: of the rewards of those rows, in [0, 1].
             num_batches: K batches at once, the same that K calls would give: one leading axis more.
             columns: further columns: "next_" or "goal_" before any stored column for its value at the next or at
-                the goal row, or the name of an extra for its value at the row. With `n_step`, over the m rows from
-                this one on, m = `n_step` or less where the trajectory ends or the extra "terminated" is true before:
-                "n_step_return", the discounted sum of the extra "reward"; "n_step_offset", m, int32; "n_step_" before
-                any stored column for its value m rows later; "n_step_discount", what the value of that row counts:
-                discount**m, or 0 after a terminated row.
+                the goal row; the name of an extra, or "achieved_goal", for its value at the row. With `n_step`, over
+                the m rows from this one on, m = `n_step` or less where the trajectory ends or the extra "terminated"
+                is true before: "n_step_return", the discounted sum of the extra "reward"; "n_step_offset", m, int32;
+                "n_step_" before any stored column for its value m rows later; "n_step_discount", what the value of
+                that row counts: discount**m, or 0 after a terminated row.
             out: a batch to fill in place of a new one. Nothing is allocated.
 
         Returns:
             `Batch` of arrays [B, ...] or [K, B, ...]; `out` if given.
 
         Raises:
-            ValueError: nothing to draw from, a bad argument. TypeError: `out` has the wrong shapes or dtypes.
-            RuntimeError: writers overwrite rows faster than they can be copied.
+            ValueError: nothing to draw from, a bad argument, `out` not C-contiguous. TypeError: an argument of another
+            type, `out` with the wrong shapes or dtypes. RuntimeError: writers overwrite rows faster than they can be
+            copied.
         """
         plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
         return plan.fill(_lead(batch_size, num_batches), out)
@@ -276,7 +279,10 @@ class TrajectoryBuffer:
         prefetch: int = 4,
         num_batches: int | None = None,
     ) -> Loader:
-        """Batches of torch tensors on `device`, sampled ahead in the background: see `crl.loader.Loader`."""
+        """Batches of torch tensors on `device`, sampled ahead in the background: see `crl.loader.Loader`.
+
+        Arguments and errors are those of `sample`; ImportError without torch.
+        """
         plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
         return Loader(plan, batch_size, device, prefetch, num_batches)
 

@@ -47,12 +47,18 @@ class TrajectoryBuffer:
             of threads.
         nonfinite: "error" refuses NaN and infinity in `add`; "allow" stores them.
         sample_threads: threads that share a large `sample`; all cores by default. Small ones are never shared.
+        path: a file for the rows, which may be larger than the memory; its space is reserved at once. A file that is
+            there goes on where it ended, the sampler's position included, also after its process was killed; the
+            other arguments must be those that it was made with. `docs/buffer.md` says what outlives what.
 
     Any number of threads may sample while others write. `add` is for one thread at a time; threads that write side by
     side take a `writer` each.
 
     Raises:
-        ValueError, TypeError: an argument is not what is said here. MemoryError: the rows do not fit into memory.
+        ValueError, TypeError: an argument is not what is said here, or not what the file was made with.
+        MemoryError: the rows do not fit into memory. OSError: they do not fit onto the disk, or the file cannot be
+        used. RuntimeError: another buffer has the file open. SnapshotError: it is not the file of a buffer, or it was
+        being written when its machine stopped.
     """
 
     __slots__ = ("_check", "_columns", "_core", "_plans")
@@ -69,6 +75,7 @@ class TrajectoryBuffer:
         seed: int = 0,
         nonfinite: str = "error",
         sample_threads: int | None = None,
+        path: str | os.PathLike[str] | None = None,
     ) -> None:
         num_envs = _integer("num_envs", num_envs, 1)
         capacity = _integer("capacity", capacity, 1)
@@ -87,6 +94,7 @@ class TrajectoryBuffer:
                 _integer("seed", seed, 0, 2**64 - 1),
                 nonfinite == "error",
                 _threads(sample_threads),
+                None if path is None else os.fspath(path),
             )
         )
 
@@ -314,7 +322,7 @@ class TrajectoryBuffer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the full buffer takes."""
+        """Bytes that the full buffer takes, in memory or in its file."""
         return self._core.nbytes
 
     def __repr__(self) -> str:
@@ -326,9 +334,35 @@ class TrajectoryBuffer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Saves rows, trajectories, seed and the sampler's position. The file appears whole or not at all.
 
-        Raises OSError, or RuntimeError if writers overwrite rows while they are being saved.
+        Writers may go on, and never wait. What they add meanwhile is not saved, nor is what they overwrite before it
+        was copied: the file holds the newest rows of each environment at the moment of the call.
+
+        Raises OSError, or RuntimeError if a writer overwrites a whole ring before it was copied.
         """
         self._core.save(os.fspath(path))
+
+    def flush(self) -> None:
+        """With `path=`: returns when everything added before the call is on the disk. Writers may go on meanwhile.
+
+        Until rows are added again, the file then outlives a power failure. It outlives its process without this call.
+        Raises OSError.
+        """
+        self._core.flush()
+
+    def close(self) -> None:
+        """Ends all use of the buffer; with `path=`, flushes the file and lets others open it. Raises OSError.
+
+        A buffer that is dropped or used as a context manager is closed too. Closing twice does nothing.
+        """
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, sample_threads: int | None = None) -> Self:

@@ -21,7 +21,10 @@ use pyo3::prelude::*;
 use pyo3::{create_exception, intern};
 
 create_exception!(crl, InternalError, PyRuntimeError, "A bug in crl: please report it.");
-create_exception!(crl, SnapshotError, PyValueError, "A saved buffer that is not whole, or no saved buffer.");
+create_exception!(crl, SnapshotError, PyValueError, "A file of a buffer that is not whole, or no such file.");
+
+/// Python's `errno.ENOSPC`, on every system.
+const ENOSPC: i32 = 28;
 
 /// Name, dtype name, shape.
 type Spec = (String, String, Vec<usize>);
@@ -49,6 +52,7 @@ fn exception(error: Error) -> PyErr {
             Some(number) => PyOSError::new_err((number, source.to_string(), path)),
             None => PyOSError::new_err(text),
         },
+        Error::Space { path, .. } => PyOSError::new_err((ENOSPC, text, path)),
         Error::Corrupt { .. } => SnapshotError::new_err(text),
     }
 }
@@ -107,6 +111,7 @@ struct Buffer(Arc<Core>);
 #[pymethods]
 impl Buffer {
     #[new]
+    #[allow(clippy::too_many_arguments)] // By position, from one caller.
     fn new(
         py: Python<'_>,
         num_envs: usize,
@@ -115,11 +120,17 @@ impl Buffer {
         seed: u64,
         check_finite: bool,
         threads: usize,
+        path: Option<PathBuf>,
     ) -> PyResult<Self> {
         run(py, || {
             let column = |(name, dtype, shape): Spec| Ok(Column { name, dtype: DType::parse(&dtype)?, shape });
             let columns = columns.into_iter().map(column).collect::<Result<_, Error>>()?;
-            Core::new(Config { num_envs, capacity, columns, seed, check_finite, threads }).map(|core| Self(core.into()))
+            let config = Config { num_envs, capacity, columns, seed, check_finite, threads };
+            let core = match path {
+                None => Core::new(config),
+                Some(path) => Core::open(&path, config),
+            };
+            core.map(|core| Self(core.into()))
         })
     }
 
@@ -130,6 +141,14 @@ impl Buffer {
 
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         run(py, || self.0.save(&path))
+    }
+
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        run(py, || self.0.flush())
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        run(py, || self.0.close())
     }
 
     fn add(

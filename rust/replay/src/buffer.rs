@@ -1,7 +1,7 @@
 //! The buffer: rings, a sampler's position, and who may write where.
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
@@ -10,9 +10,12 @@ use crate::layout::{Column, Layout};
 use crate::n_step::NStep;
 use crate::pool::Pool;
 use crate::ring::{MAX_LENGTH, Rings};
+use crate::row_file::RowFile;
 use crate::sample::{Request, Sampler};
 use crate::segments::{SegmentRequest, SegmentSampler, Segments};
 use crate::snapshot;
+use crate::storage::Source;
+use crate::sync;
 
 /// Bytes of a call's output from which several threads share it: below, waking them costs more than they save.
 const PARALLEL_BYTES: usize = 4 << 20;
@@ -39,9 +42,12 @@ pub struct Buffer {
     pub(crate) rings: Rings,
     pub(crate) config: Config,
     layout: Layout,
-    next_batch: AtomicU64,
+    /// The number of the next batch, unless a file has it.
+    next_batch: sync::AtomicU64,
     pool: Pool,
     writers: Writers,
+    file: Option<RowFile>,
+    closed: AtomicBool,
 }
 
 impl Buffer {
@@ -50,23 +56,36 @@ impl Buffer {
     /// # Errors
     /// `Invalid` for sizes that make no buffer, `Memory` if the system refuses.
     pub fn new(config: Config) -> Result<Self> {
+        let (length, layout) = plan(&config)?;
+        Self::made(config, length, layout, None, Source::Memory)
+    }
+
+    /// A buffer whose rows live in a file, which may be larger than the memory: what the system does not need
+    /// otherwise keeps parts of it at hand. Its space is reserved when it is made. A file that is there goes on where
+    /// it ended, sampler included, even if its writer was killed; only one buffer at a time may have it open.
+    ///
+    /// # Errors
+    /// Those of [`Buffer::new`]; `Space` if the disk is too full; `Busy` if the file is open elsewhere; `Invalid` if it
+    /// was made with other settings; `Corrupt` if it is no such file, or if it was being written when its machine
+    /// stopped; `Io` from the file system.
+    pub fn open(path: &Path, config: Config) -> Result<Self> {
+        let (length, layout) = plan(&config)?;
+        let (file, source) = RowFile::open(path, &config, &layout, length)?;
+        let buffer = Self::made(config, length, layout, Some(file), source)?;
+        for env in 0..buffer.rings.num_envs() {
+            buffer.rings.resume(env).map_err(|what| Error::Corrupt { path: path.into(), what })?;
+        }
+        Ok(buffer)
+    }
+
+    fn made(config: Config, length: usize, layout: Layout, file: Option<RowFile>, mut source: Source) -> Result<Self> {
         let Config { num_envs, capacity, .. } = config;
-        if num_envs == 0 {
-            return Err(Error::Invalid("num_envs: expected at least 1; got 0".into()));
-        }
-        let length = capacity / num_envs;
-        if !(2..=MAX_LENGTH).contains(&length) {
-            return Err(Error::Invalid(format!(
-                "capacity: expected 2 to {MAX_LENGTH} rows for each of the {num_envs} envs; got {capacity}, {length} for each"
-            )));
-        }
-        let layout = Layout::new(config.columns.clone())?;
-        let rings = Rings::new(num_envs, length, &layout).ok_or_else(|| {
+        let rings = Rings::new(&mut source, num_envs, length, &layout).ok_or_else(|| {
             let gib = (num_envs * length).saturating_mul(layout.words() * 8) >> 30;
             Error::Memory(format!("capacity: {capacity} rows take {gib} GiB, which the system refuses; ask for fewer"))
         })?;
-        let (pool, writers) = (Pool::default(), Writers::default());
-        Ok(Self { rings, config, layout, next_batch: AtomicU64::new(0), pool, writers })
+        let (next_batch, closed) = (sync::AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { rings, config, layout, next_batch, pool: Pool::default(), writers: Writers::default(), file, closed })
     }
 
     /// The settings it was made with.
@@ -118,22 +137,26 @@ impl Buffer {
     /// The number of the batch that [`Buffer::sample`] draws next.
     #[must_use]
     pub fn next_batch(&self) -> u64 {
-        self.next_batch.load(Relaxed)
+        self.position().load(Relaxed)
+    }
+
+    fn position(&self) -> &sync::AtomicU64 {
+        self.file.as_ref().map_or(&self.next_batch, RowFile::next_batch)
     }
 
     pub(crate) fn set_next_batch(&self, batch: u64) {
-        self.next_batch.store(batch, Relaxed);
+        self.position().store(batch, Relaxed);
     }
 
     /// Takes the next `count` batch numbers for the caller, and gives the first.
     #[must_use]
     pub fn reserve(&self, count: u64) -> u64 {
-        self.next_batch.fetch_add(count, Relaxed)
+        self.position().fetch_add(count, Relaxed)
     }
 
     /// Gives back the batch numbers `unused..end`, if nobody has taken later ones: as if they had not been reserved.
     pub fn give_back(&self, unused: u64, end: u64) {
-        let _ = self.next_batch.compare_exchange(end, unused, Relaxed, Relaxed);
+        let _ = self.position().compare_exchange(end, unused, Relaxed, Relaxed);
     }
 
     /// What to sample: the law of the goal, and the outputs by name. `offset` is the distance of the goal; `goal` what was
@@ -225,6 +248,7 @@ impl Buffer {
         bytes: &[usize],
         outputs: &[&mut [u8]],
     ) -> Result<(usize, u64)> {
+        self.check_open("sample")?;
         let rows = batch_size.checked_mul(num_batches).filter(|rows| *rows > 0);
         let rows = rows.ok_or_else(|| Error::Invalid(format!("batch_size: expected at least 1; got {batch_size}")))?;
         let got = || outputs.iter().map(|memory| memory.len());
@@ -299,11 +323,39 @@ impl Buffer {
         self.append(0, self.rings.num_envs(), steps, columns, starts)
     }
 
+    /// Brings what was added before the call onto the disk, if the rows live in a file. Until rows are added again, the
+    /// file then outlives a power failure; that it outlives its process takes no call.
+    ///
+    /// # Errors
+    /// `Io` from the file system.
+    pub fn flush(&self) -> Result<()> {
+        self.file.as_ref().map_or(Ok(()), RowFile::flush)
+    }
+
+    /// Ends all use of the buffer: a file is flushed, and others may open it. Closing twice does nothing.
+    ///
+    /// # Errors
+    /// `Io` from the file system.
+    pub fn close(&self) -> Result<()> {
+        if self.closed.swap(true, SeqCst) {
+            return Ok(());
+        }
+        self.file.as_ref().map_or(Ok(()), RowFile::close)
+    }
+
+    fn check_open(&self, call: &str) -> Result<()> {
+        if self.closed.load(SeqCst) {
+            return Err(Error::Busy(format!("{call}: the buffer was closed")));
+        }
+        Ok(())
+    }
+
     /// Saves rows, trajectories, seed and the sampler's position. The file appears whole or not at all.
     ///
     /// # Errors
     /// `Io` from the file system; `Busy` if writers overwrite rows while they are being saved.
     pub fn save(&self, path: &Path) -> Result<()> {
+        self.check_open("save")?;
         snapshot::save(self, path)
     }
 
@@ -336,6 +388,8 @@ impl Buffer {
                 )));
             }
         }
+        let _adding = self.file.as_ref().map(RowFile::adding).transpose()?;
+        self.check_open("add")?;
         for (row, starts) in starts.iter().enumerate() {
             self.rings.push(first + row % envs, *starts != 0, |index| {
                 for (field, bytes) in fields.iter().zip(columns) {
@@ -345,6 +399,27 @@ impl Buffer {
         }
         Ok(())
     }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let _ = self.close(); // Nobody is left to tell.
+    }
+}
+
+/// The rows of one ring, and the layout; or why there can be no such buffer.
+fn plan(config: &Config) -> Result<(usize, Layout)> {
+    let &Config { num_envs, capacity, .. } = config;
+    if num_envs == 0 {
+        return Err(Error::Invalid("num_envs: expected at least 1; got 0".into()));
+    }
+    let length = capacity / num_envs;
+    if !(2..=MAX_LENGTH).contains(&length) {
+        return Err(Error::Invalid(format!(
+            "capacity: expected 2 to {MAX_LENGTH} rows for each of the {num_envs} envs; got {capacity}, {length} for each"
+        )));
+    }
+    Ok((length, Layout::new(config.columns.clone())?))
 }
 
 /// Who is writing: nobody, the buffer itself, or writers of ranges.

@@ -16,6 +16,15 @@ pub enum Error {
     Busy(String),
     /// The rows do not fit into memory.
     Memory(String),
+    /// The rows do not fit onto the disk.
+    Space {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that it would still take.
+        needed: u64,
+        /// Bytes that there are.
+        free: u64,
+    },
     /// The file system refused.
     Io {
         /// The file.
@@ -23,7 +32,7 @@ pub enum Error {
         /// What it said.
         source: std::io::Error,
     },
-    /// A snapshot that is not whole, or not a snapshot.
+    /// A file that is not whole, or not what it should be.
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -37,6 +46,11 @@ impl fmt::Display for Error {
         match self {
             Self::Invalid(what) | Self::Empty(what) | Self::Busy(what) | Self::Memory(what) => f.write_str(what),
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Space { needed, free, .. } => write!(
+                f,
+                "the rows take {needed} bytes more, and {free} are free there; ask for a smaller capacity, or choose \
+                 another disk"
+            ),
             Self::Corrupt { path, what } => write!(f, "{}: {what}", path.display()),
         }
     }

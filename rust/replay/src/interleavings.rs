@@ -100,7 +100,7 @@ impl Toy {
     fn new(scene: Scene) -> Self {
         let column = Column { name: "achieved_goal".into(), dtype: DType::U64, shape: vec![WORDS] };
         let layout = Layout::new(vec![column]).unwrap();
-        let rings = Rings::new(scene.envs, scene.length, &layout).unwrap();
+        let rings = Rings::new(&mut crate::storage::Source::Memory, scene.envs, scene.length, &layout).unwrap();
         let toy = Self { scene, rings, field: layout.fields()[0] };
         for env in 0..scene.envs {
             toy.push(env, 0..scene.before);

@@ -26,12 +26,14 @@
 //! `make loom` explores the interleavings of writers and a reader on toy rings, up to three preemptions, and shows for
 //! each of the four orderings that without it a model fails (`interleavings.rs`).
 //!
-//! The only `unsafe` is one call in `words.rs`, which asks Linux for large pages.
+//! `unsafe` is denied but for a call in `words.rs`, which asks Linux for large pages, and three lines of `storage.rs`,
+//! which lend words out as the slice of atomics that they are, be they in memory or in a mapped file.
 pub mod buffer;
 mod draw;
 pub mod error;
 pub mod geometric;
 pub mod goal;
+mod header;
 #[cfg(all(test, loom))]
 mod interleavings;
 pub mod layout;
@@ -41,9 +43,11 @@ mod pool;
 mod properties;
 mod ring;
 pub mod rng;
+mod row_file;
 pub mod sample;
 pub mod segments;
 mod snapshot;
+mod storage;
 mod sync;
 mod words;
 

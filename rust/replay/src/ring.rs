@@ -8,8 +8,9 @@
 //! Trajectories of an environment are numbered from 0 too. A row carries the number of its own, and a table says
 //! where trajectory `j` ended, at `j % length`: as every trajectory has a row, the entry is not used again before the
 //! last row of `j` has been overwritten, and the same look at the claim covers it.
-use crate::layout::{Field, Layout};
-use crate::sync::{self, AtomicU64, Ordering::Relaxed, fence_after_claim, fence_before_check, zeroed};
+use crate::layout::{Field, LINE, Layout};
+use crate::storage::{Source, Words};
+use crate::sync::{self, AtomicU64, Ordering::Relaxed, fence_after_claim, fence_before_check};
 use crate::words::Slab;
 
 /// In the table of ends: the trajectory is still being written.
@@ -18,15 +19,13 @@ const OPEN: u64 = u64::MAX;
 pub(crate) const MAX_LENGTH: usize = i32::MAX as usize;
 
 /// The counters of one environment, on a cache line of their own. Only its writer stores them.
-#[derive(Default)]
-#[repr(align(64))]
-struct Counters {
+struct Counters<'a> {
     /// Rows whose writing has begun, since ever.
-    claimed: AtomicU64,
+    claimed: &'a AtomicU64,
     /// Rows whose writing has finished, since ever.
-    published: AtomicU64,
+    published: &'a AtomicU64,
     /// Trajectories begun, since ever.
-    begun: AtomicU64,
+    begun: &'a AtomicU64,
 }
 
 /// A row that was stored when a reader looked.
@@ -43,9 +42,11 @@ pub(crate) struct Place {
 
 /// The rings of all environments.
 pub(crate) struct Rings {
-    counters: Box<[Counters]>,
+    num_envs: usize,
+    /// A cache line for each environment: see [`Counters`].
+    counters: Words,
     /// For each trajectory, modulo the length, and environment: the row after its last one, or [`OPEN`].
-    ends: Box<[AtomicU64]>,
+    ends: Words,
     slab: Slab,
     length: usize,
     /// Rows stored by the fullest ring. It only narrows where to draw: the ring itself has the last word.
@@ -53,20 +54,28 @@ pub(crate) struct Rings {
 }
 
 impl Rings {
-    /// Empty rings of `length` rows; `None` if the memory cannot be had.
-    pub(crate) fn new(num_envs: usize, length: usize, layout: &Layout) -> Option<Self> {
+    /// Rings of `length` rows from `source`, empty if it is; `None` if it has not enough.
+    pub(crate) fn new(source: &mut Source, num_envs: usize, length: usize, layout: &Layout) -> Option<Self> {
         debug_assert!(length <= MAX_LENGTH);
+        let [counters, ends, _] = Self::words(num_envs, length, layout)?;
+        let (counters, ends) = (source.words(counters)?, source.words(ends)?);
+        let slab = Slab::new(source, num_envs * length, layout.words())?;
+        Some(Self { num_envs, counters, ends, slab, length, fullest: AtomicU64::new(0) })
+    }
+
+    /// The words of counters, table of ends and rows; `None` if there cannot be so many.
+    pub(crate) fn words(num_envs: usize, length: usize, layout: &Layout) -> Option<[usize; 3]> {
         let rows = num_envs.checked_mul(length)?;
-        let slab = Slab::new(rows, layout.words())?;
-        let ends = zeroed(rows)?;
-        let mut counters = Vec::new();
-        counters.try_reserve_exact(num_envs).ok()?;
-        counters.resize_with(num_envs, Counters::default);
-        Some(Self { counters: counters.into(), ends, slab, length, fullest: AtomicU64::new(0) })
+        Some([num_envs.checked_mul(LINE)?, rows, rows.checked_mul(layout.words())?])
+    }
+
+    fn counters(&self, env: usize) -> Counters<'_> {
+        let line = &self.counters[env * LINE..][..LINE];
+        Counters { claimed: &line[0], published: &line[1], begun: &line[2] }
     }
 
     pub(crate) fn num_envs(&self) -> usize {
-        self.counters.len()
+        self.num_envs
     }
 
     /// Rows of one ring.
@@ -86,7 +95,7 @@ impl Rings {
 
     /// Rows ever published by this environment.
     pub(crate) fn published(&self, env: usize) -> u64 {
-        sync::published(&self.counters[env].published)
+        sync::published(self.counters(env).published)
     }
 
     /// Rows stored now by this environment.
@@ -116,7 +125,7 @@ impl Rings {
     /// Only one thread at a time may push to one environment: [`crate::buffer::Writer`] sees to it. If `write` panics
     /// the row stays claimed and unpublished: readers lose the oldest row, and the next push takes the same place.
     pub(crate) fn push(&self, env: usize, starts: bool, write: impl FnOnce(usize)) {
-        let counters = &self.counters[env];
+        let counters = self.counters(env);
         let n = counters.published.load(Relaxed);
         let index = self.at(env, self.slot(n));
 
@@ -133,7 +142,7 @@ impl Rings {
             counters.begun.store(begun, Relaxed);
         }
         self.slab.store(index, 0, begun - 1);
-        sync::publish(&counters.published, n + 1);
+        sync::publish(counters.published, n + 1);
 
         let stored = (n + 1).min(self.length as u64);
         if stored > self.fullest.load(Relaxed) {
@@ -146,10 +155,35 @@ impl Rings {
         self.slab.write(index, field, bytes);
     }
 
-    /// Takes up the numbering of an empty ring at row `n`, as if `n` rows had come and gone.
+    /// Empties a ring that nobody else uses, and takes up its numbering at row `n`, as if `n` rows had come and gone.
     pub(crate) fn start_at(&self, env: usize, n: u64) {
-        self.counters[env].claimed.store(n, Relaxed);
-        sync::publish(&self.counters[env].published, n);
+        let counters = self.counters(env);
+        counters.begun.store(0, Relaxed);
+        counters.claimed.store(n, Relaxed);
+        sync::publish(counters.published, n);
+    }
+
+    /// Goes on with a ring whose writer may have been stopped at any point: a row that was claimed and not published
+    /// counts as not written, and so does a trajectory that began with it. Says what cannot be the work of a writer.
+    pub(crate) fn resume(&self, env: usize) -> Result<(), String> {
+        let counters = self.counters(env);
+        let [claimed, published, begun] =
+            [counters.claimed, counters.published, counters.begun].map(|counter| counter.load(Relaxed));
+        let trajectories =
+            published.checked_sub(1).map_or(0, |newest| self.trajectory(env, self.slot(newest)).wrapping_add(1));
+        let plausible = published < u64::MAX / 2 && (0..=1).contains(&claimed.wrapping_sub(published));
+        // One more may have begun; not more than rows.
+        if !plausible || trajectories > published || begun.wrapping_sub(trajectories) > claimed - published {
+            return Err(format!(
+                "env {env}: {claimed} rows claimed, {published} published, {begun} trajectories begun"
+            ));
+        }
+        counters.begun.store(trajectories, Relaxed);
+        if let Some(last) = trajectories.checked_sub(1) {
+            self.end(env, last).store(OPEN, Relaxed);
+        }
+        self.fullest.fetch_max(published.min(self.length as u64), Relaxed);
+        Ok(())
     }
 
     // --- the reader's side -----------------------------------------------------------------------------------------
@@ -248,16 +282,22 @@ impl Rings {
         fence_before_check();
     }
 
+    /// The oldest row that nothing has begun to overwrite: this one and all later ones [`Rings::lives`].
+    #[inline]
+    pub(crate) fn oldest(&self, env: usize) -> u64 {
+        self.counters(env).claimed.load(Relaxed).saturating_sub(self.length as u64)
+    }
+
     /// Whether nothing has begun to overwrite row `t`. Later rows then live too.
     #[inline]
     pub(crate) fn lives(&self, env: usize, t: u64) -> bool {
-        self.counters[env].claimed.load(Relaxed) <= t + self.length as u64
+        self.oldest(env) <= t
     }
 
     /// Where trajectory `j` ends. Environments lie side by side, so that what is used of the table is dense.
     #[inline]
     fn end(&self, env: usize, j: u64) -> &AtomicU64 {
-        &self.ends[self.slot(j) * self.counters.len() + env]
+        &self.ends[self.slot(j) * self.num_envs + env]
     }
 
     #[inline]

@@ -1,39 +1,48 @@
 //! A buffer in a file, and back.
 //!
 //! ```text
-//! "CRLBUF\r\n"  version u32  header length u32  header crc32 u32
-//! header        byte order mark u32, seed u64, next batch u64, num_envs u64, capacity u64, check_finite u8,
-//!               columns u16, and for each: name length u16, name, dtype u8, axes u8, axes × u64
+//! header        as crate::header describes it, with the magic "CRLBUF\r\n"
 //! blocks        length u32, crc32 u32 of (block number u64, data), data of at most 4 MiB; the last one is empty
-//! data          for each env: rows ever written u64, then its stored rows from the oldest on:
+//! data          for each env: rows ever written u64, then runs of rows until the last one written
+//! run           number of its first row u64, rows u64, and for each row:
 //!               1 where a trajectory starts, else 0; then the bytes of each column
 //! ```
 //!
-//! Numbers are little-endian; columns keep the byte order of the machine, which the mark tells. Every length is
+//! Rows that come in while a buffer is saved are not saved, and those that they overwrite are left out where the copy
+//! came too late: a run that does not begin where the one before ended takes the place of all before. So a snapshot
+//! holds, of each environment, the newest rows of one moment. Where some are missing, the rows of a loaded ring are
+//! numbered from 0. In version 1 each environment had all its stored rows in one run without a head.
+//!
+//! Numbers are little-endian; columns keep the byte order of the machine, which the header tells. Every length is
 //! checked before memory is taken for it, and rows come back through the same [`Rings::push`] that wrote them
 //! first, so that no file can make a ring that writing could not.
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::buffer::{Buffer, Config};
 use crate::error::{Error, Result};
-use crate::layout::{Column, DType, MAX_AXES, MAX_COLUMNS};
+use crate::header::{self, PREAMBLE, Preamble, crc};
 use crate::ring::{Place, Rings};
+use crate::row_file::sync_folder;
 
 const MAGIC: [u8; 8] = *b"CRLBUF\r\n";
-const VERSION: u32 = 1;
-const ORDER_MARK: u32 = 0x0102_0304;
-const MAX_HEADER: usize = 1 << 20;
+const VERSION: u32 = 2;
 const BLOCK: usize = 4 << 20;
 
 /// Saves under another name, and takes the right one when everything is on the disk.
 pub(crate) fn save(buffer: &Buffer, path: &Path) -> Result<()> {
+    static SAVES: AtomicU64 = AtomicU64::new(0);
+    let fail = |source| Error::Io { path: path.into(), source };
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
+    name.push(format!(".{}.{}.tmp", process::id(), SAVES.fetch_add(1, Relaxed)));
     let unfinished = path.with_file_name(name);
-    let saved = write(buffer, &unfinished).and_then(|()| {
-        fs::rename(&unfinished, path).and_then(|()| sync_folder(path)).map_err(|source| io_error(path, source))
+    let saved = File::create(&unfinished).map_err(fail).and_then(|file| {
+        write(buffer, &file, fail)?;
+        let kept = file.sync_all().and_then(|()| fs::rename(&unfinished, path)).and_then(|()| sync_folder(path));
+        kept.map_err(fail)
     });
     if saved.is_err() {
         let _ = fs::remove_file(&unfinished); // The first error is the one to tell.
@@ -41,57 +50,55 @@ pub(crate) fn save(buffer: &Buffer, path: &Path) -> Result<()> {
     saved
 }
 
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-#[cfg(not(unix))]
-#[allow(clippy::unnecessary_wraps)] // The same signature everywhere.
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-fn io_error(path: &Path, source: io::Error) -> Error {
-    Error::Io { path: path.into(), source }
-}
-
-fn write(buffer: &Buffer, path: &Path) -> Result<()> {
-    let fail = |source| io_error(path, source);
-    let file = File::create(path).map_err(fail)?;
-    let header = header(buffer);
-    let mut out = BufWriter::new(&file);
-    let length = u32::try_from(header.len()).unwrap_or(u32::MAX);
-    let preamble = [MAGIC.as_slice(), &VERSION.to_le_bytes(), &length.to_le_bytes(), &crc(0, &header).to_le_bytes()];
-    out.write_all(&preamble.concat()).and_then(|()| out.write_all(&header)).map_err(fail)?;
-
-    let mut blocks = BlockWriter { out, index: 0, data: Vec::with_capacity(BLOCK) };
-    let row_bytes: usize = buffer.layout().fields().iter().map(|field| field.bytes).sum::<usize>() + 1;
+fn write(buffer: &Buffer, mut out: impl Write, fail: impl Fn(io::Error) -> Error) -> Result<()> {
+    let cut = cut(&buffer.rings);
+    let header = header::encode(MAGIC, VERSION, buffer.config(), buffer.next_batch());
+    out.write_all(&header).map_err(&fail)?;
+    let mut blocks = BlockWriter { out, index: 0, data: Vec::with_capacity(HEAD + BLOCK) };
+    let row_bytes = row_bytes(buffer);
     let mut rows = vec![0; row_bytes * (BLOCK / row_bytes).max(1)];
-    for env in 0..buffer.rings.num_envs() {
-        write_env(buffer, env, row_bytes, &mut rows, |bytes| blocks.push(bytes).map_err(fail))?;
+    for (env, &written) in cut.iter().enumerate() {
+        write_env(buffer, env, written, &mut rows, |bytes| blocks.push(bytes).map_err(&fail))?;
     }
-    blocks.finish().map_err(fail)?;
-    file.sync_all().map_err(fail)
+    blocks.finish().map_err(&fail)
 }
 
-/// Passes on one environment: rows are copied in runs as a sampler copies them, and a run counts if its oldest lives.
+/// Bytes of a row in a snapshot.
+fn row_bytes(buffer: &Buffer) -> usize {
+    1 + buffer.layout().fields().iter().map(|field| field.bytes).sum::<usize>()
+}
+
+/// Rows ever written by each environment, at one moment: counters that stood still while they were read twice. A writer
+/// that never pauses for so long gets each counter as it was when it was read.
+fn cut(rings: &Rings) -> Vec<u64> {
+    const TRIES: usize = 1000;
+    let read = || (0..rings.num_envs()).map(|env| rings.published(env)).collect::<Vec<_>>();
+    let mut before = read();
+    for _ in 0..TRIES {
+        let now = read();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    before
+}
+
+/// Passes on one environment in runs, copied as a sampler copies. What was overwritten meanwhile is left out.
 fn write_env(
     buffer: &Buffer,
     env: usize,
-    row_bytes: usize,
+    written: u64,
     rows: &mut [u8],
     mut push: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let (rings, length) = (&buffer.rings, buffer.rings.length() as u64);
-    let written = rings.published(env);
+    let (rings, length, row_bytes) = (&buffer.rings, buffer.rings.length() as u64, row_bytes(buffer));
     push(&written.to_le_bytes())?;
-    let mut t = written.saturating_sub(length);
+    let mut t = rings.oldest(env);
+    let mut saved = 0; // The end of the last run.
     let mut before = None;
     while t < written {
         let first = t;
-        let mut used = 0;
         for row in rows.chunks_exact_mut(row_bytes).take(usize::try_from(written - t).unwrap_or(usize::MAX)) {
             let slot = usize::try_from(t % length).unwrap_or_default();
             let place = Place { env, slot, ..Place::default() };
@@ -103,46 +110,32 @@ fn write_env(
                 rings.read(rings.index(place), field, &mut row[from..from + field.bytes]);
                 from += field.bytes;
             }
-            used += row_bytes;
             t += 1;
         }
         Rings::settle();
-        if !rings.lives(env, first) {
-            return Err(Error::Busy(format!("save: rows of env {env} were overwritten meanwhile; pause its writer")));
+        let oldest = rings.oldest(env);
+        if oldest < t {
+            let from = first.max(oldest);
+            push(&from.to_le_bytes())?;
+            push(&(t - from).to_le_bytes())?;
+            let at = |t: u64| usize::try_from(t - first).unwrap_or_default() * row_bytes;
+            push(&rows[at(from)..at(t)])?;
+            saved = t;
         }
-        push(&rows[..used])?;
+        t = t.max(oldest);
+    }
+    if written > 0 && saved != written {
+        return Err(Error::Busy(format!(
+            "save: env {env} was written faster than it could be copied; pause its writer"
+        )));
     }
     Ok(())
 }
 
-fn header(buffer: &Buffer) -> Vec<u8> {
-    let config = buffer.config();
-    let mut header = ORDER_MARK.to_ne_bytes().to_vec();
-    for number in [config.seed, buffer.next_batch(), config.num_envs as u64, config.capacity as u64] {
-        header.extend(number.to_le_bytes());
-    }
-    header.push(u8::from(config.check_finite));
-    header.extend(u16::try_from(config.columns.len()).unwrap_or(u16::MAX).to_le_bytes());
-    for column in &config.columns {
-        header.extend(u16::try_from(column.name.len()).unwrap_or(u16::MAX).to_le_bytes());
-        header.extend(column.name.as_bytes());
-        header.push(column.dtype as u8);
-        header.push(u8::try_from(column.shape.len()).unwrap_or(u8::MAX));
-        for &n in &column.shape {
-            header.extend((n as u64).to_le_bytes());
-        }
-    }
-    header
-}
+/// Length and checksum, before the data of a block.
+const HEAD: usize = 8;
 
-/// CRC-32 of a block; its number is part of it, so that blocks cannot change places.
-fn crc(index: u64, data: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&index.to_le_bytes());
-    hasher.update(data);
-    hasher.finalize()
-}
-
+/// Collects data into blocks, head included, and passes on each with one call.
 struct BlockWriter<W: Write> {
     out: W,
     index: u64,
@@ -152,10 +145,11 @@ struct BlockWriter<W: Write> {
 impl<W: Write> BlockWriter<W> {
     fn push(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.data.len()));
+            self.data.resize(self.data.len().max(HEAD), 0);
+            let (now, later) = bytes.split_at(bytes.len().min(HEAD + BLOCK - self.data.len()));
             self.data.extend_from_slice(now);
             bytes = later;
-            if self.data.len() == BLOCK {
+            if self.data.len() == HEAD + BLOCK {
                 self.flush()?;
             }
         }
@@ -163,9 +157,10 @@ impl<W: Write> BlockWriter<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let length = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
-        self.out.write_all(&length.to_le_bytes())?;
-        self.out.write_all(&crc(self.index, &self.data).to_le_bytes())?;
+        self.data.resize(self.data.len().max(HEAD), 0);
+        let (head, data) = self.data.split_at_mut(HEAD);
+        head[..4].copy_from_slice(&u32::try_from(data.len()).unwrap_or(u32::MAX).to_le_bytes());
+        head[4..].copy_from_slice(&crc(self.index, data).to_le_bytes());
         self.out.write_all(&self.data)?;
         self.index += 1;
         self.data.clear();
@@ -176,43 +171,25 @@ impl<W: Write> BlockWriter<W> {
         if !self.data.is_empty() {
             self.flush()?;
         }
-        self.flush()?;
-        self.out.flush()
+        self.flush()
     }
 }
 
 /// Reads a buffer back.
 pub(crate) fn load(path: &Path, threads: usize) -> Result<Buffer> {
-    let file = File::open(path).map_err(|source| io_error(path, source))?;
-    let size = file.metadata().map_err(|source| io_error(path, source))?.len();
-    let mut source = Source { path: path.into(), file: BufReader::new(file), index: 0, data: Vec::new(), used: 0 };
-    let (config, next_batch) = source.header(size, threads)?;
+    let fail = |source| Error::Io { path: path.into(), source };
+    let file = File::open(path).map_err(fail)?;
+    let size = file.metadata().map_err(fail)?.len();
+    let file = BufReader::new(file);
+    let mut source = Source { path: path.into(), file, size, index: 0, data: Vec::new(), used: 0 };
+    let (version, config, next_batch) = source.header(threads)?;
     let buffer = Buffer::new(config).map_err(|error| match error {
         Error::Memory(_) => error,
         error => source.corrupt(format!("header: {error}")),
     })?;
     buffer.set_next_batch(next_batch);
-
-    let length = buffer.rings.length() as u64;
-    let fields = buffer.layout().fields();
-    let mut row = vec![0; fields.iter().map(|field| field.bytes).sum::<usize>() + 1];
     for env in 0..buffer.rings.num_envs() {
-        let written = u64::from_le_bytes(source.array()?);
-        if written > u64::MAX / 2 {
-            return Err(source.corrupt(format!("env {env} has {written} rows")));
-        }
-        buffer.rings.start_at(env, written.saturating_sub(length));
-        for _ in 0..written.min(length) {
-            source.read(&mut row)?;
-            buffer.rings.push(env, row[0] != 0, |index| {
-                let mut rest = &row[1..];
-                for field in fields {
-                    let (bytes, later) = rest.split_at(field.bytes);
-                    buffer.rings.write(index, *field, bytes);
-                    rest = later;
-                }
-            });
-        }
+        source.env(&buffer, env, version)?;
     }
     source.finish()?;
     Ok(buffer)
@@ -222,6 +199,7 @@ pub(crate) fn load(path: &Path, threads: usize) -> Result<Buffer> {
 struct Source {
     path: PathBuf,
     file: BufReader<File>,
+    size: u64,
     index: u64,
     data: Vec<u8>,
     used: usize,
@@ -236,35 +214,64 @@ impl Source {
     fn raw(&mut self, bytes: &mut [u8], part: &str) -> Result<()> {
         self.file.read_exact(bytes).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => self.corrupt(format!("{part}: the file ends early")),
-            _ => io_error(&self.path, source),
+            _ => Error::Io { path: self.path.clone(), source },
         })
     }
 
-    fn header(&mut self, size: u64, threads: usize) -> Result<(Config, u64)> {
-        let mut preamble = [0; 20];
+    fn header(&mut self, threads: usize) -> Result<(u32, Config, u64)> {
+        let mut preamble = [0; PREAMBLE];
         self.raw(&mut preamble, "header")?;
-        let word = |at: usize| u32::from_le_bytes([preamble[at], preamble[at + 1], preamble[at + 2], preamble[at + 3]]);
-        if preamble[..8] != MAGIC {
-            return Err(self.corrupt("not a saved buffer: the first bytes are not those of one"));
-        }
-        if word(8) != VERSION {
-            return Err(self.corrupt(format!("format version {}; this version of crl reads {VERSION}", word(8))));
-        }
-        let length = word(12) as usize;
-        if length > MAX_HEADER {
-            return Err(self.corrupt(format!("header: {length} bytes, more than the limit of {MAX_HEADER}")));
-        }
-        let mut header = vec![0; length];
+        let preamble = Preamble::parse(&preamble, MAGIC, VERSION, "saved buffer").map_err(|what| self.corrupt(what))?;
+        let mut header = vec![0; preamble.length];
         self.raw(&mut header, "header")?;
-        if crc(0, &header) != word(16) {
-            return Err(self.corrupt("header: the checksum does not match"));
-        }
-        let mut header = Header(&header);
-        let (config, next_batch) = header.parse(threads).map_err(|what| self.corrupt(format!("header: {what}")))?;
-        if config.num_envs as u64 > size / 8 {
+        let (config, next_batch) = preamble.config(&header, threads).map_err(|what| self.corrupt(what))?;
+        if config.num_envs as u64 > self.size / 8 {
             return Err(self.corrupt(format!("header: {} envs do not fit the file", config.num_envs)));
         }
-        Ok((config, next_batch))
+        Ok((preamble.version, config, next_batch))
+    }
+
+    /// Reads one environment into its empty ring.
+    fn env(&mut self, buffer: &Buffer, env: usize, version: u32) -> Result<()> {
+        let (rings, length, row_bytes) = (&buffer.rings, buffer.rings.length() as u64, row_bytes(buffer));
+        let written = self.number()?;
+        if written > u64::MAX / 2 {
+            return Err(self.corrupt(format!("env {env} has {written} rows")));
+        }
+        let mut next = 0;
+        let mut row = Vec::new();
+        while next < written {
+            let oldest = written.saturating_sub(length);
+            let (first, count) =
+                if version == 1 { (oldest, written - oldest) } else { (self.number()?, self.number()?) };
+            let end = first.checked_add(count).filter(|end| *end <= written && count > 0 && first >= next.max(oldest));
+            let end = end.ok_or_else(|| {
+                self.corrupt(format!(
+                    "env {env} has {written} rows, {next} of them read, and then {count} from {first} on"
+                ))
+            })?;
+            if count.checked_mul(row_bytes as u64).is_none_or(|bytes| bytes > self.size) {
+                return Err(self.corrupt(format!("env {env}: {count} rows of {row_bytes} bytes do not fit the file")));
+            }
+            if first != next || next == 0 {
+                // Numbers begin beyond 0 only where a ring's worth of rows follows.
+                rings.start_at(env, if written - first == length { first } else { 0 });
+            }
+            row.resize(row_bytes, 0);
+            for _ in 0..count {
+                self.read(&mut row)?;
+                rings.push(env, row[0] != 0, |index| {
+                    let mut rest = &row[1..];
+                    for field in buffer.layout().fields() {
+                        let (bytes, later) = rest.split_at(field.bytes);
+                        rings.write(index, *field, bytes);
+                        rest = later;
+                    }
+                });
+            }
+            next = end;
+        }
+        Ok(())
     }
 
     /// Makes the next block the current one; `false` at the last, empty one.
@@ -301,69 +308,18 @@ impl Source {
         Ok(())
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut bytes = [0; N];
+    fn number(&mut self) -> Result<u64> {
+        let mut bytes = [0; 8];
         self.read(&mut bytes)?;
-        Ok(bytes)
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn finish(mut self) -> Result<()> {
         let rows_end = self.used == self.data.len() && !self.block()?;
-        let mut more = [0];
-        if !rows_end || self.file.read(&mut more).map_err(|source| io_error(&self.path, source))? > 0 {
+        let more = self.file.read(&mut [0]).map_err(|source| Error::Io { path: self.path.clone(), source })?;
+        if !rows_end || more > 0 {
             return Err(self.corrupt(format!("block {}: data after the last row", self.index)));
         }
         Ok(())
-    }
-}
-
-/// The rest of the header, read from the front.
-struct Header<'a>(&'a [u8]);
-
-impl Header<'_> {
-    fn take<const N: usize>(&mut self) -> std::result::Result<[u8; N], String> {
-        let (first, rest) = self.0.split_first_chunk().ok_or("it ends early")?;
-        self.0 = rest;
-        Ok(*first)
-    }
-
-    fn number(&mut self) -> std::result::Result<u64, String> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn size(&mut self) -> std::result::Result<usize, String> {
-        let number = self.number()?;
-        usize::try_from(number).map_err(|_| format!("{number} is no size on this machine"))
-    }
-
-    fn parse(&mut self, threads: usize) -> std::result::Result<(Config, u64), String> {
-        if u32::from_ne_bytes(self.take()?) != ORDER_MARK {
-            return Err("saved on a machine of another byte order".into());
-        }
-        let (seed, next_batch, num_envs, capacity) = (self.number()?, self.number()?, self.size()?, self.size()?);
-        let check_finite = self.take::<1>()?[0] != 0;
-        let count = usize::from(u16::from_le_bytes(self.take()?));
-        if count > MAX_COLUMNS {
-            return Err(format!("{count} columns, more than the limit of {MAX_COLUMNS}"));
-        }
-        let columns = (0..count).map(|_| self.column()).collect::<std::result::Result<_, _>>()?;
-        if !self.0.is_empty() {
-            return Err("it goes on after the last column".into());
-        }
-        Ok((Config { num_envs, capacity, columns, seed, check_finite, threads }, next_batch))
-    }
-
-    fn column(&mut self) -> std::result::Result<Column, String> {
-        let length = usize::from(u16::from_le_bytes(self.take()?));
-        let (name, rest) = self.0.split_at_checked(length).ok_or("it ends early")?;
-        let name = std::str::from_utf8(name).map_err(|_| "a name is not UTF-8")?.to_owned();
-        self.0 = rest;
-        let [dtype, axes] = self.take()?;
-        let dtype = *DType::ALL.get(usize::from(dtype)).ok_or_else(|| format!("{name}: unknown dtype {dtype}"))?;
-        if usize::from(axes) > MAX_AXES {
-            return Err(format!("{name}: {axes} axes, more than the limit of {MAX_AXES}"));
-        }
-        let shape = (0..axes).map(|_| self.size()).collect::<std::result::Result<_, _>>()?;
-        Ok(Column { name, dtype, shape })
     }
 }

@@ -61,16 +61,3 @@ std::thread_local! {
 fn kept(half: Half) -> bool {
     OMITTED.get() != Some(half)
 }
-
-/// Zeroed atomics. Fails, rather than aborts, where the memory cannot be had.
-#[cfg(not(loom))]
-pub(crate) fn zeroed<T: bytemuck::Zeroable>(len: usize) -> Option<Box<[T]>> {
-    bytemuck::allocation::try_zeroed_slice_box(len).ok()
-}
-
-/// Zeroed atomics, made one by one: those of loom are not plain memory.
-#[cfg(loom)]
-#[allow(clippy::unnecessary_wraps)] // The same signature in both.
-pub(crate) fn zeroed<T: Default>(len: usize) -> Option<Box<[T]>> {
-    Some((0..len).map(|_| T::default()).collect())
-}

@@ -2,25 +2,22 @@
 //!
 //! A relaxed load or store of a word is a plain move on every common processor; what makes a row whole is the
 //! protocol of [`crate::ring`]. Words are taken in native byte order, so a column is stored as it lies in memory.
-use crate::layout::{Field, LINE, WORD};
-use crate::sync::{AtomicU64, Ordering::Relaxed, zeroed};
+use crate::layout::{Field, WORD};
+use crate::storage::{Source, Words};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// Equal records of words, the first at the start of a cache line.
 pub(crate) struct Slab {
-    words: Box<[AtomicU64]>,
-    /// Words before the first record.
-    start: usize,
+    words: Words,
     record: usize,
 }
 
 impl Slab {
-    /// Zeroed memory for `rows` records of `record` words; `None` if it cannot be had.
-    pub(crate) fn new(rows: usize, record: usize) -> Option<Self> {
-        let words: Box<[AtomicU64]> = zeroed(rows.checked_mul(record)?.checked_add(LINE - 1)?)?;
+    /// `rows` records of `record` words from `source`; `None` if they cannot be had.
+    pub(crate) fn new(source: &mut Source, rows: usize, record: usize) -> Option<Self> {
+        let words = source.words(rows.checked_mul(record)?)?;
         advise_huge_pages(&words);
-        // Loom explores one program: addresses, which differ between runs, must not choose the words.
-        let past = if cfg!(loom) { 0 } else { words.as_ptr() as usize / WORD % LINE };
-        Some(Self { words, start: (LINE - past) % LINE, record })
+        Some(Self { words, record })
     }
 
     /// Bytes taken.
@@ -29,7 +26,7 @@ impl Slab {
     }
 
     fn field(&self, row: usize, field: Field) -> &[AtomicU64] {
-        let first = self.start + row * self.record + field.word;
+        let first = row * self.record + field.word;
         &self.words[first..first + field.bytes.div_ceil(WORD)]
     }
 
@@ -65,12 +62,12 @@ impl Slab {
     /// Loads one word of a record.
     #[inline]
     pub(crate) fn load(&self, row: usize, word: usize) -> u64 {
-        self.words[self.start + row * self.record + word].load(Relaxed)
+        self.words[row * self.record + word].load(Relaxed)
     }
 
     /// Stores one word of a record.
     pub(crate) fn store(&self, row: usize, word: usize, value: u64) {
-        self.words[self.start + row * self.record + word].store(value, Relaxed);
+        self.words[row * self.record + word].store(value, Relaxed);
     }
 }
 
@@ -102,8 +99,8 @@ mod tests {
 
     #[test]
     fn records_start_at_cache_lines_and_keep_their_bytes() {
-        let slab = Slab::new(3, 8).unwrap();
-        assert_eq!(std::ptr::from_ref(&slab.words[slab.start]) as usize % 64, 0);
+        let slab = Slab::new(&mut Source::Memory, 3, 8).unwrap();
+        assert_eq!(slab.words.as_ptr() as usize % 64, 0);
         for bytes in 1..=24 {
             let field = Field { word: 2, bytes };
             let data: Vec<u8> = (0..bytes).map(|i| u8::try_from(i).unwrap() + 1).collect();
@@ -113,7 +110,7 @@ mod tests {
             assert_eq!(back, data);
             assert_eq!((slab.load(1, 0), slab.load(0, 7), slab.load(2, 0)), (0, 0, 0));
         }
-        assert!(Slab::new(usize::MAX / 2, 4).is_none());
-        assert!(Slab::new(1 << 50, 8).is_none());
+        assert!(Slab::new(&mut Source::Memory, usize::MAX / 2, 4).is_none());
+        assert!(Slab::new(&mut Source::Memory, 1 << 50, 8).is_none());
     }
 }

@@ -244,9 +244,9 @@ fn check(file: &mut File, metadata: &fs::Metadata, config: &Config, length: usiz
     read(&mut bytes)?;
     let (found, _) = preamble.config(&bytes, 0).map_err(Refused::Damaged)?;
 
-    let same = |field: &str, file: String, got: String| match file == got {
-        true => Ok(()),
-        false => Err(Refused::Different(format!("{field}: expected {file}, which the file was made with; got {got}"))),
+    let same = |field: &str, file: String, got: String| {
+        let what = || format!("{field}: expected {file}, which the file was made with; got {got}");
+        if file == got { Ok(()) } else { Err(Refused::Different(what())) }
     };
     same("num_envs", found.num_envs.to_string(), config.num_envs.to_string())?;
     let rows = |length: usize| format!("{length} rows for each env");
@@ -266,9 +266,8 @@ fn check(file: &mut File, metadata: &fs::Metadata, config: &Config, length: usiz
 fn this_boot() -> Option<[u64; 2]> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let id = u128::from_str_radix(&digits, 16).ok()?;
-    let (high, low) = ((id >> 64) as u64, id as u64);
-    Some([high, low])
+    let half = |digits| u64::from_str_radix(digits?, 16).ok();
+    Some([half(digits.get(..16))?, half(digits.get(16..32))?])
 }
 
 /// Makes the name of a file outlive the machine.

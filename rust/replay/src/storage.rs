@@ -63,7 +63,7 @@ mod words {
 
         pub(super) fn mapped(map: &Arc<MmapRaw>, at: usize, count: usize) -> Option<Self> {
             let end = count.checked_mul(WORD)?.checked_add(at)?;
-            if at % PAGE != 0 || end > map.len() {
+            if !at.is_multiple_of(PAGE) || end > map.len() {
                 return None;
             }
             let first = NonNull::new(map.as_mut_ptr().wrapping_add(at).cast())?;

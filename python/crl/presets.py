@@ -75,10 +75,17 @@ _POINT_MAZE = {
     "eval_interval": 75_000,
 }
 
+# With one update per 66 env steps the temperature takes a million env steps to fall from 1 to where it belongs, 0.01,
+# and until then the policy is noise; and goals that lie farther than an untrained ant walks must come from other rows.
+_ANT = {"initial_alpha": 0.02, "actor_goals": "mixture"}
+
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # The arm forgets within a few steps: at 0.99 the critic stays at chance, at 0.8 it learns.
         "reacher": {"gamma": 0.8, "total_env_steps": 500_000, "eval_interval": 50_000},
+        "ant": _ANT,
+        "ant_u_maze": _ANT,
+        "ant_u_maze_eval": _ANT,
         "point_u_maze": _POINT_MAZE,
         "point_u_maze_eval": _POINT_MAZE,
     }

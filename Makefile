@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export DIST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build format lint test test-all rust-test loom soak bench bench-smoke wheel package readme-train readme-test ci clean
+.PHONY: help setup build format lint test test-all rust-test loom shuttle soak bench bench-smoke wheel package readme-train readme-test ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,10 @@ rust-test:  ## the tests of the Rust core
 loom:  ## interleavings of the buffer's writers and readers, up to three preemptions
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 \
 		cargo test --package crl-replay --lib --release --locked --target-dir target/loom interleavings
+
+shuttle:  ## 100,000 random schedules of two writers and two samplers
+	RUSTFLAGS="--cfg shuttle" \
+		cargo test --package crl-replay --lib --release --locked --target-dir target/shuttle schedules
 
 MINUTES ?= 60
 WRITERS ?= 1

@@ -1,6 +1,11 @@
 """A slow and obvious buffer, and helpers for the tests of the fast one."""
 
-from typing import Any
+import bisect
+import copy
+import operator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,3 +75,79 @@ def check(batch: Any, futures: dict[int, int]) -> None:
 
 
 EXTRA = ("row", "next_observation")
+
+
+class SlowBuffer:
+    """What `make` makes, as lists of rows: slow and obvious, in steps that a planted bug can replace."""
+
+    files: ClassVar[dict[Path, "SlowBuffer"]] = {}
+
+    def __init__(self, num_envs: int, capacity: int) -> None:
+        self.num_envs, self.length = num_envs, capacity // num_envs
+        self.rows: list[list[dict[str, Any]]] = [[] for _ in range(num_envs)]
+        self.begun = [0] * num_envs
+        self.rng = np.random.default_rng(0)
+
+    @property
+    def capacity(self) -> int:
+        return self.num_envs * self.length
+
+    @property
+    def num_trajectories(self) -> int:
+        return sum(len({row["trajectory"] for row in rows}) for rows in self.rows)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows))
+
+    def add(self, *, episode_start: np.ndarray, **columns: np.ndarray) -> None:
+        for env in range(self.num_envs):
+            self.begun[env] += bool(episode_start[env]) or not self.begun[env]
+            row = {name: column[env] for name, column in columns.items()}
+            self.append(env, row | {"trajectory": self.begun[env]})
+
+    def append(self, env: int, row: dict[str, Any]) -> None:
+        self.rows[env].append(row)
+        if len(self.rows[env]) > self.length:
+            del self.rows[env][0]
+
+    def last(self, env: int, i: int) -> int:
+        """The last stored row of the trajectory of row i, counted from the oldest one."""
+        of = operator.itemgetter("trajectory")
+        return bisect.bisect_right(self.rows[env], of(self.rows[env][i]), key=of) - 1
+
+    def follows(self, env: int, i: int) -> bool:
+        """Whether row i can be drawn."""
+        return self.last(env, i) > i
+
+    def draw(self) -> tuple[int, int]:
+        """A uniform row among those that can be drawn."""
+        for _ in range(10_000):
+            env, i = int(self.rng.integers(self.num_envs)), int(self.rng.integers(self.length))
+            if i < len(self.rows[env]) and self.follows(env, i):
+                return env, i
+        raise IndexError("nothing can be drawn")
+
+    def offset(self, later: int, gamma: float) -> int:
+        reached = np.cumsum(gamma ** np.arange(1, later + 1))
+        return int(np.searchsorted(reached, self.rng.random() * reached[-1], side="right")) + 1
+
+    def goal(self, env: int, i: int, offset: int) -> dict[str, Any]:
+        return self.rows[env][i + offset]
+
+    def sample(self, batch_size: int, *, gamma: float = 0.99, columns: tuple[str, ...] = ()) -> SimpleNamespace:
+        batch: dict[str, list[Any]] = {}
+        for _ in range(batch_size):
+            env, i = self.draw()
+            offset = self.offset(self.last(env, i) - i, gamma)
+            row, after = self.rows[env][i], self.rows[env][min(i + 1, len(self.rows[env]) - 1)]
+            values = row | {"next_observation": after["observation"], "offset": offset}
+            for name, value in (values | {"goal": self.goal(env, i, offset)["achieved_goal"]}).items():
+                batch.setdefault(name, []).append(value)
+        return SimpleNamespace(**{name: np.array(values) for name, values in batch.items()})
+
+    def save(self, path: Path) -> None:
+        self.files[path] = copy.deepcopy(self)
+
+    @classmethod
+    def load(cls, path: Path) -> "SlowBuffer":
+        return copy.deepcopy(cls.files[path])

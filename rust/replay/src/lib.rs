@@ -24,7 +24,8 @@
 //! second look at it, so the look shows it. A goal is later than its row, so one look covers both.
 //!
 //! `make loom` explores the interleavings of writers and a reader on toy rings, up to three preemptions, and shows for
-//! each of the four orderings that without it a model fails (`interleavings.rs`).
+//! each of the four orderings that without it a model fails (`interleavings.rs`). `make shuttle` tries the whole buffer under
+//! random schedules of four threads (`schedules.rs`).
 //!
 //! `unsafe` is denied but for a call in `words.rs`, which asks Linux for large pages, and three lines of `storage.rs`,
 //! which lend words out as the slice of atomics that they are, be they in memory or in a mapped file.
@@ -45,6 +46,8 @@ mod ring;
 pub mod rng;
 mod row_file;
 pub mod sample;
+#[cfg(all(test, shuttle))]
+mod schedules;
 pub mod segments;
 mod snapshot;
 mod storage;

@@ -1,11 +1,14 @@
-//! The one door to the atomics that rows pass through: `std` in a build, `loom` under `--cfg loom`.
+//! The one door to the atomics that rows pass through: `std` in a build, `loom` under `--cfg loom`, `shuttle` under
+//! `--cfg shuttle`.
 //!
 //! The four orderings of the row protocol are here, two pairs (the table is in the crate's documentation). Under loom
 //! each can be left out on purpose, so that the models can show that they notice.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// One half of a pair of orderings.

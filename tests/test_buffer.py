@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from buffer_oracle import EXTRA, Oracle, check, columns, make
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from buffer_oracle import EXTRA, Oracle, columns, make
 
 import crl
 
@@ -23,47 +21,6 @@ def fill(buffer, steps, starts=lambda t: t == 0, first=0):
 
 def rows_of(buffer, size=4000, **options):
     return set(buffer.sample(size, columns=EXTRA, **options).row.tolist())
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_random_programs_agree_with_the_oracle(data):
-    num_envs = data.draw(st.integers(1, 6))
-    capacity = num_envs * data.draw(st.integers(2, 40)) + data.draw(st.integers(0, num_envs - 1))
-    buffer, oracle = make(num_envs, capacity, seed=data.draw(st.integers(0, 2**64 - 1))), Oracle(num_envs, capacity)
-    probability = data.draw(st.sampled_from([0.0, 0.05, 0.3, 0.8, 1.0]))
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    for _ in range(data.draw(st.integers(1, 8))):
-        first = data.draw(st.integers(0, num_envs - 1))
-        last = data.draw(st.integers(first + 1, num_envs))
-        steps = data.draw(st.integers(1, 30))
-        starts = rng.random((steps, last - first)) < probability
-        envs = np.arange(first, last)
-        t = np.array([oracle.written[env] for env in envs]) + np.arange(steps)[:, None]
-        with buffer.writer(first, last) as writer:
-            if data.draw(st.booleans()):
-                writer.add_rollout(**columns(envs, t), episode_start=starts)
-            else:
-                for i in range(steps):
-                    writer.add(**columns(envs, t[i]), episode_start=starts[i])
-        for i in range(steps):
-            for j, env in enumerate(envs):
-                oracle.add(int(env), bool(starts[i, j]))
-        assert len(buffer) == oracle.stored()
-        assert buffer.num_trajectories == oracle.trajectories()
-        assert buffer.rows_written == sum(oracle.written)
-        futures = oracle.futures()
-        if futures:
-            goal = data.draw(st.sampled_from(["geometric", "uniform", "final", "next"]))
-            batch = buffer.sample(64, gamma=data.draw(st.sampled_from([0.5, 0.99, 1.0])), goal=goal, columns=EXTRA)
-            check(batch, futures)
-            if goal == "final":
-                assert batch.offset.tolist() == [futures[row] for row in batch.row.tolist()]
-            if goal == "next":
-                assert (batch.offset == 1).all()
-        else:
-            with pytest.raises(ValueError, match="successor"):
-                buffer.sample(4)
 
 
 def test_columns_of_every_dtype_and_shape_come_back():
@@ -109,36 +66,6 @@ def test_columns_of_every_dtype_and_shape_come_back():
             assert value.dtype == shapes[name][1]
             assert (value == stored[t + 1][name][env]).all()
         assert (batch.goal[i] == stored[t + 1]["achieved_goal"][env]).all()
-
-
-def test_num_batches_is_as_many_calls_and_out_is_filled_in_place():
-    one, many = make(3, 300), make(3, 300)
-    for buffer in (one, many):
-        fill(buffer, 120, lambda t: t % 30 == 0)
-    batches = many.sample(17, num_batches=4)
-    out = one.sample(17)
-    held = out.observation
-    for k in range(4):
-        if k:
-            assert one.sample(17, out=out) is out
-        assert out.observation is held
-        for name, array in batches[k].items():
-            assert (array == getattr(out, name)).all()
-
-
-@pytest.mark.parametrize("threads", [1, 2, 8])
-def test_the_same_seed_gives_the_same_batches_at_any_number_of_threads(threads):
-    buffers = [make(4, 4000, seed=5, sample_threads=n) for n in (1, threads)]
-    for buffer in buffers:
-        fill(buffer, 900, lambda t: t % 77 == 0)
-    size = 200_000  # Large enough to be shared.
-    assert size * (12 + 8 + 4 + 4) > 4 << 20
-    a, b = (buffer.sample(size, goal={"geometric": 1, "random": 1}) for buffer in buffers)
-    for (name, x), (_, y) in zip(a.items(), b.items(), strict=True):
-        assert (x == y).all(), name
-    other = make(4, 4000, seed=6)
-    fill(other, 900, lambda t: t % 77 == 0)
-    assert (other.sample(100).observation != buffers[0].sample(100).observation).any()
 
 
 def test_a_random_goal_is_any_stored_row_with_offset_0():
@@ -331,10 +258,3 @@ def test_writers_are_exclusive_and_give_back():
         with pytest.raises(ValueError, match="first_env"):
             buffer.writer(first, last)
     assert buffer.rows_written == 9
-
-
-def test_a_panic_becomes_an_exception(capfd):
-    from crl import _core
-
-    with pytest.raises(_core.InternalError, match="asked to"):
-        _core.panic_for_test()

@@ -97,6 +97,6 @@ class Plan:
                 got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
                 raise TypeError(f"out.{name}: expected a {dtype} array of shape {(*lead, *shape)}; got {got}")
             if not array.flags.carray:
-                raise ValueError(f"out.{name}: expected a writable C-contiguous array")
+                raise ValueError(f"out.{name}: expected a writable, aligned and C-contiguous array")
             arrays.append(array)
         return arrays

@@ -487,9 +487,16 @@ def _wrong_columns(expected: list[str], got: Mapping[str, Any]) -> str:
     return f"add: expected the columns {', '.join(expected)}; {'; '.join(parts)}"
 
 
+def _array(name: str, value: Any) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # Rows of unequal length.
+        raise ValueError(f"{name}: expected an array; got what NumPy makes none of: {error}") from None
+
+
 def _convert(name: str, value: Any, dtype: np.dtype[Any], check_finite: bool) -> Array:
     """`value` as a C-contiguous array of `dtype`, if that keeps its kind."""
-    array = np.asarray(value)
+    array = _array(name, value)
     if array.dtype != dtype:
         if array.dtype.kind in "iu" and dtype.kind in "iu":
             info = np.iinfo(dtype)
@@ -503,14 +510,14 @@ def _convert(name: str, value: Any, dtype: np.dtype[Any], check_finite: bool) ->
 
 
 def _flags(value: Any) -> Array:
-    array = np.asarray(value)
+    array = _array("episode_start", value)
     if array.dtype != np.bool_:
         raise TypeError(f"episode_start: expected bool; got {array.dtype}")
     return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def _steps(episode_start: Any) -> int:
-    shape = np.shape(episode_start)
+    shape = _array("episode_start", episode_start).shape
     if len(shape) != 2:
         raise ValueError(f"episode_start: expected shape [steps, envs]; got {shape}")
     return int(shape[0])

@@ -40,7 +40,7 @@ mod interleavings;
 pub mod layout;
 pub mod n_step;
 mod pool;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod properties;
 mod ring;
 pub mod rng;

@@ -31,7 +31,7 @@ impl Source {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod words {
     use std::ptr::NonNull;
 
@@ -93,8 +93,8 @@ mod words {
     unsafe impl Sync for Words {}
 }
 
-/// Loom's atomics are not plain memory: they are made one by one, and never lie in a file.
-#[cfg(loom)]
+/// The atomics of loom and shuttle are not plain memory: they are made one by one, and never lie in a file.
+#[cfg(any(loom, shuttle))]
 mod words {
     use super::{Arc, AtomicU64, Deref, MmapRaw};
 
@@ -122,7 +122,7 @@ mod words {
 
 pub(crate) use words::Words;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::sync::Ordering::Relaxed;

@@ -73,7 +73,7 @@ impl Slab {
 
 /// Asks for large pages, before the first touch: rows are read at random, and with small pages most reads would wait
 /// for an address to be looked up. Without them the slab works as well, only slower, so a refusal is no error.
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
 #[allow(unsafe_code)]
 fn advise_huge_pages(words: &[AtomicU64]) {
     const PAGE: usize = 4096;
@@ -90,10 +90,10 @@ fn advise_huge_pages(words: &[AtomicU64]) {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(loom))))]
+#[cfg(not(all(target_os = "linux", not(any(loom, shuttle)))))]
 fn advise_huge_pages(_: &[AtomicU64]) {}
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -1,0 +1,49 @@
+//! Undefined behaviour on purpose, in the memory that the buffer's own code fills: the sanitizers must find it, or their
+//! silence about everything else means nothing. `make tsan` and `make asan` run these and expect reports.
+#![allow(unsafe_code)]
+
+use crl_replay::goal::{Goals, Strategy};
+use crl_replay::layout::{Column, DType};
+use crl_replay::sample::Request;
+use crl_replay::{Buffer, Config};
+
+const BATCH: usize = 4096;
+
+fn buffer() -> (Buffer, Request) {
+    let column = Column { name: "achieved_goal".into(), dtype: DType::U64, shape: vec![] };
+    let config =
+        Config { num_envs: 1, capacity: 8, columns: vec![column], seed: 0, check_finite: true, threads: 1 };
+    let buffer = Buffer::new(config).unwrap();
+    buffer.add(8, &[&[0; 64]], &[0; 8]).unwrap();
+    let goals = Goals::new(0.9, &[(Strategy::Next, 1.0)]).unwrap();
+    let request = buffer.request(goals, &["achieved_goal".into()]).unwrap();
+    (buffer, request)
+}
+
+#[test]
+#[ignore = "undefined behaviour on purpose, for make tsan"]
+fn two_samplers_fill_the_same_memory() {
+    let (buffer, request) = buffer();
+    let mut memory = vec![0; BATCH * 8];
+    let address = memory.as_mut_ptr() as usize;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (buffer, request) = (&buffer, &request);
+            scope.spawn(move || {
+                // SAFETY: none. Both threads write to this memory at once.
+                let memory = unsafe { std::slice::from_raw_parts_mut(address as *mut u8, BATCH * 8) };
+                buffer.sample(request, BATCH, 1, None, &mut [memory]).unwrap();
+            });
+        }
+    });
+}
+
+#[test]
+#[ignore = "undefined behaviour on purpose, for make asan"]
+fn a_sampler_fills_more_than_there_is() {
+    let (buffer, request) = buffer();
+    let mut memory = vec![0_u8; (BATCH - 1) * 8];
+    // SAFETY: none. The last row lies beyond the end.
+    let beyond = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr(), BATCH * 8) };
+    buffer.sample(&request, BATCH, 1, None, &mut [beyond]).unwrap();
+}

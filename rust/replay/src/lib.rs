@@ -32,6 +32,8 @@
 pub mod buffer;
 mod draw;
 pub mod error;
+#[cfg(all(test, not(loom)))]
+mod files;
 pub mod geometric;
 pub mod goal;
 mod header;

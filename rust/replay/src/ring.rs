@@ -108,11 +108,12 @@ impl Rings {
         loop {
             let n = self.published(env);
             let Some(newest) = n.checked_sub(1) else { return 0 };
-            let oldest = n.saturating_sub(self.length as u64);
+            // Not by `n`: a writer that was stopped in a row leaves the oldest one overwritten for ever.
+            let oldest = self.oldest(env);
             let of = |t| self.trajectory(env, self.slot(t));
             let count = of(newest).wrapping_sub(of(oldest)).wrapping_add(1);
             Self::settle();
-            if self.lives(env, oldest) {
+            if oldest <= newest && self.lives(env, oldest) {
                 return count;
             }
         }

@@ -30,7 +30,7 @@ use crate::row_file::sync_folder;
 
 const MAGIC: [u8; 8] = *b"CRLBUF\r\n";
 const VERSION: u32 = 2;
-const BLOCK: usize = 4 << 20;
+pub(crate) const BLOCK: usize = 4 << 20;
 
 /// Saves under another name, and takes the right one when everything is on the disk.
 pub(crate) fn save(buffer: &Buffer, path: &Path) -> Result<()> {
@@ -50,7 +50,7 @@ pub(crate) fn save(buffer: &Buffer, path: &Path) -> Result<()> {
     saved
 }
 
-fn write(buffer: &Buffer, mut out: impl Write, fail: impl Fn(io::Error) -> Error) -> Result<()> {
+pub(crate) fn write(buffer: &Buffer, mut out: impl Write, fail: impl Fn(io::Error) -> Error) -> Result<()> {
     let cut = cut(&buffer.rings);
     let header = header::encode(MAGIC, VERSION, buffer.config(), buffer.next_batch());
     out.write_all(&header).map_err(&fail)?;

@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export DIST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build format lint test test-all rust-test loom shuttle soak bench bench-smoke wheel package readme-train readme-test ci clean
+.PHONY: help setup build format lint test test-all rust-test loom shuttle soak fuzz bench bench-smoke wheel package readme-train readme-test ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ MINUTES ?= 60
 WRITERS ?= 1
 soak:  ## writers and samplers at full speed for MINUTES (60), every row checked; WRITERS (1) share the lanes
 	cargo run --package crl-replay --example soak --release --locked -- $(MINUTES) $(WRITERS)
+
+fuzz:  ## mutated and random files for the readers of snapshots and of files of rows, for MINUTES (5)
+	FUZZ_MINUTES=$(or $(MINUTES),5) cargo test --package crl-replay --test fuzz --release --locked -- --nocapture
 
 bench: setup  ## the benchmarks
 	$(BIN)/python -m pytest benches/bench_*.py

@@ -60,6 +60,15 @@ impl Buffer {
         Self::made(config, length, layout, None, Source::Memory)
     }
 
+    /// An empty buffer for the rows of a file of `size` bytes: a small file must not take much memory.
+    pub(crate) fn to_load(config: Config, size: u64) -> Result<Self> {
+        let (length, layout) = plan(&config)?;
+        let words = Rings::words(config.num_envs, length, &layout).map_or(usize::MAX, |[_, _, rows]| rows);
+        // A word is eight bytes: the file would fill less than an eighth of the rings.
+        let source = if words as u64 > size { Source::Sparse } else { Source::Memory };
+        Self::made(config, length, layout, None, source)
+    }
+
     /// A buffer whose rows live in a file, which may be larger than the memory: what the system does not need
     /// otherwise keeps parts of it at hand. Its space is reserved when it is made. A file that is there goes on where
     /// it ended, sampler included, even if its writer was killed; only one buffer at a time may have it open.

@@ -69,6 +69,11 @@ impl Rings {
         Some([num_envs.checked_mul(LINE)?, rows, rows.checked_mul(layout.words())?])
     }
 
+    /// Ends the thrift of [`Source::Sparse`].
+    pub(crate) fn use_large_pages(&self) {
+        self.slab.use_large_pages();
+    }
+
     fn counters(&self, env: usize) -> Counters<'_> {
         let line = &self.counters[env * LINE..][..LINE];
         Counters { claimed: &line[0], published: &line[1], begun: &line[2] }

@@ -183,7 +183,7 @@ pub(crate) fn load(path: &Path, threads: usize) -> Result<Buffer> {
     let file = BufReader::new(file);
     let mut source = Source { path: path.into(), file, size, index: 0, data: Vec::new(), used: 0 };
     let (version, config, next_batch) = source.header(threads)?;
-    let buffer = Buffer::new(config).map_err(|error| match error {
+    let buffer = Buffer::to_load(config, size).map_err(|error| match error {
         Error::Memory(_) => error,
         error => source.corrupt(format!("header: {error}")),
     })?;
@@ -192,6 +192,7 @@ pub(crate) fn load(path: &Path, threads: usize) -> Result<Buffer> {
         source.env(&buffer, env, version)?;
     }
     source.finish()?;
+    buffer.rings.use_large_pages();
     Ok(buffer)
 }
 

@@ -12,6 +12,8 @@ pub(crate) const PAGE: usize = 4096;
 /// What words are taken from, part by part.
 pub(crate) enum Source {
     Memory,
+    /// Memory of which little will be touched at first: large pages would take much more of it than is used.
+    Sparse,
     /// A file, and where in it the next part starts.
     File(Arc<MmapRaw>, usize),
 }
@@ -21,7 +23,7 @@ impl Source {
     /// `None` if there are not so many.
     pub(crate) fn words(&mut self, count: usize) -> Option<Words> {
         match self {
-            Self::Memory => Words::zeroed(count),
+            Self::Memory | Self::Sparse => Words::zeroed(count),
             Self::File(map, at) => {
                 let words = Words::mapped(map, *at, count)?;
                 *at = at.checked_add(size_of_val(&*words))?.next_multiple_of(PAGE);

@@ -16,8 +16,16 @@ impl Slab {
     /// `rows` records of `record` words from `source`; `None` if they cannot be had.
     pub(crate) fn new(source: &mut Source, rows: usize, record: usize) -> Option<Self> {
         let words = source.words(rows.checked_mul(record)?)?;
-        advise_huge_pages(&words);
-        Some(Self { words, record })
+        let slab = Self { words, record };
+        if !matches!(source, Source::Sparse) {
+            slab.use_large_pages();
+        }
+        Some(slab)
+    }
+
+    /// From here on, memory comes in large pages where the system has them.
+    pub(crate) fn use_large_pages(&self) {
+        advise_huge_pages(&self.words);
     }
 
     /// Bytes taken.

@@ -155,7 +155,7 @@ impl Write for Meanwhile<'_> {
 #[test]
 fn rows_that_come_meanwhile_are_not_saved_and_those_they_overwrite_are_left_out() {
     // When the first block is full, two runs of three rows were copied. A gap hides all before it.
-    let cases = [(12, 30, 0, 12), (12, 30, 6, 12), (12, 30, 7, 5), (12, 30, 11, 1), (40, 9, 9, 9)];
+    let cases = [(12, 30, 0, 12), (12, 30, 6, 12), (12, 30, 7, 5), (12, 30, 11, 1), (20, 9, 9, 9)];
     for (length, before, meanwhile, left) in cases {
         let buffer = filled(config(1, length, LARGE), before);
         let rows_before = rows(&buffer, 0);
@@ -171,7 +171,7 @@ fn rows_that_come_meanwhile_are_not_saved_and_those_they_overwrite_are_left_out(
         let steps = |rows: &[(u64, u64)]| rows.windows(2).map(|pair| pair[1].1 - pair[0].1).collect::<Vec<_>>();
         assert_eq!(steps(&kept), steps(expected));
         // And it goes on.
-        for t in before..before + 2 * length as u64 {
+        for t in before..=before + length as u64 {
             add(&loaded, t);
             let ids: Vec<_> = rows(&loaded, 0).iter().map(|row| row.0).collect();
             assert!(ids.is_sorted_by(|a, b| a + 1 == *b) && ids.last() == Some(&t));
@@ -230,16 +230,16 @@ fn headers_that_ask_for_too_much_are_refused_at_once() {
     let huge = u64::MAX.to_le_bytes();
     let last = good.len() - 8; // The one axis of the last column.
     let hostile = [
-        with(20, &huge),                                           // num_envs
-        with(28, &huge),                                           // capacity
-        with(28, &(1_u64 << 40).to_le_bytes()),                    // the same, of a size that there is
-        with(37, &u16::MAX.to_le_bytes()),                         // columns
-        with(39, &u16::MAX.to_le_bytes()),                         // length of a name
-        with(last, &huge),                                         // an axis
-        with(last, &(1_u64 << 29).to_le_bytes()),                  // rows of half a GiB, of which there are none
-        with(last - 1, &[255]),                                    // axes
-        with(last - 2, &[12]),                                     // dtype
-        sealed(&[&good[..37], &[0, 1], &[0; 1_000_000]].concat()), // many columns
+        with(20, &huge),                                               // num_envs
+        with(28, &huge),                                               // capacity
+        with(28, &(1_u64 << 40).to_le_bytes()),                        // the same, of a size that there is
+        with(37, &u16::MAX.to_le_bytes()),                             // columns
+        with(39, &u16::MAX.to_le_bytes()),                             // length of a name
+        with(last, &huge),                                             // an axis
+        with(last, &(1_u64 << 29).to_le_bytes()),                      // rows of half a GiB, of which there are none
+        with(last - 1, &[255]),                                        // axes
+        with(last - 2, &[12]),                                         // dtype
+        sealed(&[&good[..37], &[0, 1], &vec![0; 1_000_000]].concat()), // many columns
         sealed(&vec![0; 2_000_000]),
         sealed(&[&good[..], &[0]].concat()),
         sealed(&[]),

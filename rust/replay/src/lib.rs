@@ -32,7 +32,7 @@
 pub mod buffer;
 mod draw;
 pub mod error;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod files;
 pub mod geometric;
 pub mod goal;

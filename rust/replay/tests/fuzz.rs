@@ -240,13 +240,14 @@ fn folder() -> PathBuf {
 
 #[test]
 fn no_file_breaks_a_reader() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<f64>().expect(name));
-    let time = Duration::from_secs_f64(60.0 * number("FUZZ_MINUTES").unwrap_or(1.0 / 60.0));
+    let setting = |name: &str| std::env::var(name).ok();
+    let minutes = setting("FUZZ_MINUTES").map_or(1.0 / 60.0, |text| text.parse().expect("FUZZ_MINUTES"));
+    let first: u64 = setting("FUZZ_SEED").map_or(0, |text| text.parse().expect("FUZZ_SEED"));
+    let time = Duration::from_secs_f64(60.0 * minutes);
     let folder = folder();
     let mut targets = [snapshots(&folder), row_files(&folder)];
     let started = Instant::now();
-    let mut seed = number("FUZZ_SEED").map_or(0, |seed| seed as u64);
-    let first = seed;
+    let mut seed = first;
     while started.elapsed() < time {
         for target in &mut targets {
             let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| target.run(seed)));

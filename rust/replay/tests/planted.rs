@@ -11,8 +11,7 @@ const BATCH: usize = 4096;
 
 fn buffer() -> (Buffer, Request) {
     let column = Column { name: "achieved_goal".into(), dtype: DType::U64, shape: vec![] };
-    let config =
-        Config { num_envs: 1, capacity: 8, columns: vec![column], seed: 0, check_finite: true, threads: 1 };
+    let config = Config { num_envs: 1, capacity: 8, columns: vec![column], seed: 0, check_finite: true, threads: 1 };
     let buffer = Buffer::new(config).unwrap();
     buffer.add(8, &[&[0; 64]], &[0; 8]).unwrap();
     let goals = Goals::new(0.9, &[(Strategy::Next, 1.0)]).unwrap();

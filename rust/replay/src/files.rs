@@ -246,10 +246,16 @@ fn headers_that_ask_for_too_much_are_refused_at_once() {
     ];
     let file = Temporary::new("hostile");
     for (index, data) in hostile.iter().enumerate() {
-        let started = Instant::now();
-        let refused = file.load(data);
-        assert!(matches!(refused, Err(Error::Corrupt { .. } | Error::Memory(_))), "header {index}");
-        assert!(started.elapsed().as_millis() < 100, "header {index}");
+        fs::write(&file.0, data).unwrap();
+        let refuse = || {
+            let started = Instant::now();
+            let refused = Buffer::load(&file.0, 1);
+            assert!(matches!(refused, Err(Error::Corrupt { .. } | Error::Memory(_))), "header {index}");
+            started.elapsed()
+        };
+        // The fastest of some: other programs take time too.
+        let took = (0..5).map(|_| refuse()).min().unwrap();
+        assert!(took.as_millis() < 100, "header {index}: {took:?}");
     }
 }
 

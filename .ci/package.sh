@@ -24,6 +24,7 @@ echo "-- base wheel: the buffer alone"
 install base "crl @ file://$(echo "$dist"/*.whl)"
 "$scratch/base/bin/python" "$ci/smoke.py" --base
 "$scratch/base/bin/crl" --help >/dev/null
+"$scratch/base/bin/crl" bench buffer --quick --workload ant --rows 1e4 >/dev/null
 code=0
 said=$("$scratch/base/bin/crl" train 2>&1) || code=$?
 [[ $code == 2 && $said == *'pip install "crl[train]"'* && $said != *Traceback* ]] || {

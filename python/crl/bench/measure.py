@@ -22,6 +22,10 @@ class Timing:
     cpu: list[float]
     """Processor time of all threads of this process."""
 
+    def of_one(self, batches: int) -> "Timing":
+        """Seconds a batch, where a call makes `batches`."""
+        return Timing([x / batches for x in self.wall], [x / batches for x in self.cpu])
+
 
 @dataclass(frozen=True)
 class Result:

@@ -7,6 +7,9 @@ data set class and JaxGCRL's queue are in no package, and so not here.
 
 import importlib
 import importlib.util
+import time
+from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,23 @@ def _episodes(history: History) -> Any:
     return ((env, first, first + EPISODE) for env in range(history.num_envs) for first in starts)
 
 
-class Cpprb(Sampler):
+class Peer(Sampler):
+    """A library, filled as its documentation says."""
+
+    def __init__(self, history: History) -> None:
+        filling = self.fill(history)
+        next(filling)  # Imports and compiles.
+        begun = time.process_time()
+        rows = sum(filling)
+        self.added = rows / (time.process_time() - begun)
+        """Rows taken in a second of processor time."""
+
+    @abstractmethod
+    def fill(self, history: History) -> Iterator[int]:
+        """Adds everything, and yields the number of rows of each call."""
+
+
+class Cpprb(Peer):
     """cpprb's HindsightReplayBuffer: goals are drawn when a trajectory ends, and sampling is a plain gather."""
 
     name = "cpprb HER"
@@ -32,7 +51,7 @@ class Cpprb(Sampler):
     memory = 5.0  # Every row with its own goal and with one drawn, and the next observation with each.
     images = False  # A goal must be a function of the observation.
 
-    def __init__(self, history: History) -> None:
+    def fill(self, history: History) -> Iterator[int]:
         cpprb = importlib.import_module("cpprb")
         goal_dim = history.workload.goal
         columns = {
@@ -55,6 +74,7 @@ class Cpprb(Sampler):
             action = history.action[env, first : last - 1]
             self.buffer.add(obs=observation[:-1], act=action, next_obs=observation[1:])
             self.buffer.on_episode_end(observation[-1, :goal_dim])
+            yield len(action)
 
     def prepare(self, batch_size: int) -> Draw:
         def draw() -> tuple[Array, Array, Array]:
@@ -64,14 +84,14 @@ class Cpprb(Sampler):
         return draw
 
 
-class StableBaselines3(Sampler):
+class StableBaselines3(Peer):
     """Stable-Baselines3's HerReplayBuffer, four of five goals relabelled."""
 
     name = "Stable-Baselines3 HER"
     module = "stable_baselines3"
     memory = 2.5
 
-    def __init__(self, history: History) -> None:
+    def fill(self, history: History) -> Iterator[int]:
         her = importlib.import_module("stable_baselines3.her.her_replay_buffer")
         spaces = importlib.import_module("gymnasium.spaces")
         importlib.import_module("torch").set_num_threads(1)
@@ -94,6 +114,7 @@ class StableBaselines3(Sampler):
             if (t + 1) % EPISODE:
                 done = np.full(num_envs, (t + 2) % EPISODE == 0)
                 self.buffer.add(shown(t), shown(t + 1), history.action[:, t], rewards, done, infos)
+                yield num_envs
 
     def prepare(self, batch_size: int) -> Draw:
         def draw() -> tuple[Any, Any, Any]:
@@ -110,14 +131,14 @@ class _Rewards:
         return [np.zeros(len(achieved), np.float32)]
 
 
-class TorchRL(Sampler):
+class TorchRL(Peer):
     """TorchRL's HERReplayBuffer, every goal relabelled."""
 
     name = "TorchRL HER"
     module = "torchrl"
     memory = 2.5
 
-    def __init__(self, history: History) -> None:
+    def fill(self, history: History) -> Iterator[int]:
         torch = importlib.import_module("torch")
         data = importlib.import_module("torchrl.data")
         tensordict = importlib.import_module("tensordict").TensorDict
@@ -146,6 +167,7 @@ class TorchRL(Sampler):
                 "next": following,
             }
             self.buffer.extend(tensordict(row, batch_size=[EPISODE - 1]))
+            yield EPISODE - 1
 
     def prepare(self, batch_size: int) -> Draw:
         def draw() -> tuple[Any, Any, Any]:
@@ -155,7 +177,7 @@ class TorchRL(Sampler):
         return draw
 
 
-class Flashbax(Sampler):
+class Flashbax(Peer):
     """Flashbax's trajectory buffer, compiled: windows of consecutive rows, and goals drawn within them.
 
     It does not know where trajectories end, so goals may lie in the next one. A batch of B is B / 64 windows.
@@ -165,7 +187,7 @@ class Flashbax(Sampler):
     module = "flashbax"
     memory = 2.0
 
-    def __init__(self, history: History) -> None:
+    def fill(self, history: History) -> Iterator[int]:
         self.jax = importlib.import_module("jax")
         self.steps = history.steps
         self.num_envs = history.num_envs
@@ -175,7 +197,8 @@ class Flashbax(Sampler):
         add = self.jax.jit(buffer.add, donate_argnums=0)
         for first in range(0, history.steps, CHUNK):
             self.state = add(self.state, {name: column[:, first : first + CHUNK] for name, column in row.items()})
-        self.jax.block_until_ready(self.state)
+            self.jax.block_until_ready(self.state)
+            yield history.num_envs * CHUNK
 
     def _buffer(self, windows: int) -> Any:
         return importlib.import_module("flashbax").make_trajectory_buffer(
@@ -213,7 +236,7 @@ class Flashbax(Sampler):
         return draw
 
 
-PEERS: tuple[type[Sampler], ...] = (Cpprb, Flashbax, StableBaselines3, TorchRL)
+PEERS: tuple[type[Peer], ...] = (Cpprb, Flashbax, StableBaselines3, TorchRL)
 
 
 def installed(sampler: type[Sampler]) -> bool:

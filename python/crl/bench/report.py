@@ -7,29 +7,42 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from crl.bench.measure import Result
 
-LEGEND = "in brackets: speed as a multiple of that of"
+
+def show(console: Console, results: Sequence[Result]) -> None:
+    """Print a table for each benchmark, workload and number of rows, as wide as it needs to be."""
+    groups: dict[tuple[str, str, int], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.benchmark, result.workload, result.rows), []).append(result)
+    for group in groups.values():
+        first = group[0]
+        units = list(dict.fromkeys(result.unit for result in group))
+        others = list(dict.fromkeys(other for result in group for other in result.ratios))
+        console.print(f"\n{first.benchmark}, {first.workload}, {first.rows:,} rows: {', '.join(units)}", style="bold")
+        if others:
+            console.print(f"in brackets: as a multiple of {', of '.join(others)}")
+        shown = table(group)
+        needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
+        console.width = max(console.width, needed)  # A table that is cut says nothing.
+        console.print(shown)
 
 
 def table(results: Sequence[Result]) -> Table:
-    """One table of results of one benchmark, workload and number of rows: who down, cases across."""
-    first = results[0]
+    """Results of one benchmark, workload and number of rows: who down, cases across."""
     cases = list(dict.fromkeys(result.case for result in results))
-    units = list(dict.fromkeys(result.unit for result in results))
-    others = list(dict.fromkeys(other for result in results for other in result.ratios))
-    title = f"{first.benchmark}, {first.workload}, {first.rows:,} rows"
-    title += f"; {units[0]}" if len(units) == 1 else ""
-    title += f"; {LEGEND} {', '.join(others)}" if others else ""
-    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    with_unit = len({result.unit for result in results}) > 1
+    shown = Table(box=None, pad_edge=False)
     shown.add_column(no_wrap=True)
     for case in cases:
         shown.add_column(case, justify="right", no_wrap=True)
     found = {(result.who, result.case): result for result in results}
     for who in dict.fromkeys(result.who for result in results):
-        shown.add_row(who, *(_cell(found.get((who, case)), len(units) > 1) for case in cases))
+        shown.add_row(who, *(_cell(found.get((who, case)), with_unit) for case in cases))
     return shown
 
 
@@ -40,14 +53,6 @@ def _cell(result: Result | None, with_unit: bool) -> str:
     text += f" {result.unit}" if with_unit else ""
     ratios = ", ".join(f"{ratio:.2f}" for ratio in result.ratios.values())
     return f"{text} ({ratios})" if ratios else text
-
-
-def tables(results: Sequence[Result]) -> list[Table]:
-    """All results, each kind, workload and number of rows in a table of its own."""
-    groups: dict[tuple[str, str, int], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.benchmark, result.workload, result.rows), []).append(result)
-    return [table(group) for group in groups.values()]
 
 
 def write_json(path: Path, machine: dict[str, str], results: Sequence[Result]) -> None:

@@ -5,13 +5,18 @@ function that makes one batch and returns its observations, actions and goals, a
 """
 
 import importlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
+from crl import _core
 from crl.bench.workloads import EPISODE, GAMMA, Array, History
+
+BEFOREHAND = 2**20
+"""Rows that the limit draws beforehand and goes through in turns: too many for the caches to know them."""
 
 Draw = Callable[[], tuple[Any, Any, Any]]
 
@@ -26,6 +31,9 @@ class Sampler(ABC):
     """Bytes it takes, as a multiple of the history's; none if it reads the history itself."""
     images: ClassVar[bool] = True
     """Whether its goals may be no part of the observation, as they are none of an image."""
+
+    batches: ClassVar[int] = 1
+    """Batches that one call makes."""
 
     @abstractmethod
     def __init__(self, history: History) -> None: ...
@@ -103,6 +111,33 @@ class NumpySampler(Sampler):
                 self.columns, (row, row, goal_row), (observation, action, goal), strict=True
             ):
                 column.take(index, 0, memory, "clip")
+            return observation, action, goal
+
+        return draw
+
+
+class GatherLimit(Sampler):
+    """What memory allows: rows and goals drawn beforehand, copied by a loop in Rust, many batches a call."""
+
+    name = "limit, gather alone"
+    module = "numpy"
+    memory = 0.0
+    batches = 16
+
+    def __init__(self, history: History) -> None:
+        self.columns = history.flat()
+        drawn = NumpySampler(history).rows(BEFOREHAND, np.empty(BEFOREHAND, np.int32))
+        self.row, self.goal_row = (rows.astype(np.uint32) for rows in drawn)
+
+    def prepare(self, batch_size: int) -> Draw:
+        observation, action, goal = (np.empty((batch_size, x.shape[1]), x.dtype) for x in self.columns)
+        count = self.batches * batch_size
+        turns = itertools.cycle(range(0, max(1, BEFOREHAND - count + 1), count))
+
+        def draw() -> tuple[Array, Array, Array]:
+            turn = next(turns)
+            row, goal_row = self.row[turn : turn + count], self.goal_row[turn : turn + count]
+            _core.gather_limit(self.columns, (row, row, goal_row), batch_size, (observation, action, goal))
             return observation, action, goal
 
         return draw

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 
 from crl.bench.load import mixed, snapshot
 from crl.bench.measure import ROUNDS, Result, in_turns, rates
-from crl.bench.peers import PEERS, installed
-from crl.bench.samplers import NumbaSampler, NumpySampler, Ours, OursWithNext, Sampler
+from crl.bench.peers import PEERS, Peer, installed
+from crl.bench.samplers import GatherLimit, NumbaSampler, NumpySampler, Ours, OursWithNext, Sampler
 from crl.bench.workloads import EPISODE, WORKLOADS, Array, History, Workload, empty_buffer, free_memory
 
 PARTS = ("sample", "add", "mixed", "snapshot")
@@ -22,7 +21,7 @@ SHARE_OF_MEMORY = 0.7
 """Of the free memory, what a comparison may take."""
 COPIES = 1 + Ours.memory
 """Of the columns, without any library's: the history's and ours."""
-BESIDE = (NumpySampler.name,)
+BESIDE = (GatherLimit.name, NumpySampler.name)
 RING_BYTES = 2**29
 """Of a ring that rows are added to, at most, or else two calls' rows."""
 COPY = "a copy alone, NumPy"
@@ -32,8 +31,8 @@ Say = Callable[[str], None]
 
 
 def own_samplers() -> list[type[Sampler]]:
-    """Ours, and what NumPy and, where installed, Numba make of it."""
-    return [Ours, OursWithNext, NumpySampler, *([NumbaSampler] if installed(NumbaSampler) else [])]
+    """Ours, the limit, and what NumPy and, where installed, Numba make of it."""
+    return [GatherLimit, Ours, OursWithNext, NumpySampler, *([NumbaSampler] if installed(NumbaSampler) else [])]
 
 
 def run(
@@ -112,10 +111,9 @@ def sample(
     results: list[Result] = []
     for make in chosen:
         say(f"{workload.name}, {history.rows:,} rows: filling {make.name}")
-        begun = time.process_time()
-        samplers[make.name] = make(history)
-        if make in PEERS:
-            speed = history.rows / (time.process_time() - begun) / 1e6
+        sampler = samplers[make.name] = make(history)
+        if isinstance(sampler, Peer):
+            speed = sampler.added / 1e6
             spread: dict[str, Any] = {"value": speed, "low": speed, "high": speed, "ratios": {}}
             results.append(Result(benchmark="add", case="as it takes them", who=make.name, **spread, **told))
     for batch_size in batch_sizes:
@@ -124,6 +122,7 @@ def sample(
         for name, draw in calls.items():
             check(name, draw(), batch_size)
         timings = in_turns(calls, rounds=rounds)
+        timings = {name: timing.of_one(samplers[name].batches) for name, timing in timings.items()}
         case = f"batch {batch_size}"
         results += rates(timings, batch_size / 1e6, beside=BESIDE, benchmark="sample", case=case, **told)
     return results

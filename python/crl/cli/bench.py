@@ -106,9 +106,7 @@ def buffer(
         say=lambda line: click.echo(line, err=True),
     ):
         found += results
-        for table in report.tables(results):
-            console.print()
-            console.print(table)
+        report.show(console, results)
     if json_file is not None:
         report.write_json(Path(json_file), machine, found)
     if csv_file is not None:

@@ -15,6 +15,8 @@ import numpy as np
 from crl import _core
 from crl.bench.workloads import EPISODE, GAMMA, Array, History
 
+gather_limit: Any = vars(_core).get("gather_limit")
+"""The loop in Rust, where the extension has it."""
 BEFOREHAND = 2**20
 """Rows that the limit draws beforehand and goes through in turns: too many for the caches to know them."""
 
@@ -137,7 +139,7 @@ class GatherLimit(Sampler):
         def draw() -> tuple[Array, Array, Array]:
             turn = next(turns)
             row, goal_row = self.row[turn : turn + count], self.goal_row[turn : turn + count]
-            _core.gather_limit(self.columns, (row, row, goal_row), batch_size, (observation, action, goal))
+            gather_limit(self.columns, (row, row, goal_row), batch_size, (observation, action, goal))
             return observation, action, goal
 
         return draw

@@ -11,7 +11,7 @@ import numpy as np
 from crl.bench.load import mixed, snapshot
 from crl.bench.measure import ROUNDS, Result, in_turns, rates
 from crl.bench.peers import PEERS, Peer, installed
-from crl.bench.samplers import GatherLimit, NumbaSampler, NumpySampler, Ours, OursWithNext, Sampler
+from crl.bench.samplers import GatherLimit, NumbaSampler, NumpySampler, Ours, OursWithNext, Sampler, gather_limit
 from crl.bench.workloads import EPISODE, WORKLOADS, Array, History, Workload, empty_buffer, free_memory
 
 PARTS = ("sample", "add", "mixed", "snapshot")
@@ -32,7 +32,9 @@ Say = Callable[[str], None]
 
 def own_samplers() -> list[type[Sampler]]:
     """Ours, the limit, and what NumPy and, where installed, Numba make of it."""
-    return [GatherLimit, Ours, OursWithNext, NumpySampler, *([NumbaSampler] if installed(NumbaSampler) else [])]
+    limit: list[type[Sampler]] = [GatherLimit] if gather_limit else []
+    numba: list[type[Sampler]] = [NumbaSampler] if installed(NumbaSampler) else []
+    return [*limit, Ours, OursWithNext, NumpySampler, *numba]
 
 
 def run(

@@ -7,7 +7,16 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BUILD_PROFILE", "Buffer", "InternalError", "Request", "SnapshotError", "Writer", "panic_for_test"]
+__all__ = [
+    "BUILD_PROFILE",
+    "Buffer",
+    "InternalError",
+    "Prefetch",
+    "Request",
+    "SnapshotError",
+    "Writer",
+    "panic_for_test",
+]
 
 BUILD_PROFILE: Final[str]
 
@@ -21,6 +30,14 @@ class SnapshotError(ValueError):
 class Request:
     @property
     def columns(self) -> list[tuple[str, str, list[int]]]: ...
+
+@final
+class Prefetch:
+    def __new__(cls, slots: int) -> Prefetch: ...
+    def take(self) -> int | None: ...
+    def is_ready(self) -> bool: ...
+    def give_back(self) -> None: ...
+    def stop(self) -> None: ...
 
 @final
 class Writer:
@@ -70,6 +87,15 @@ class Buffer:
         first_batch: int | None,
         arrays: Sequence[NDArray[Any]],
     ) -> int: ...
+    def fill_ahead(
+        self,
+        prefetch: Prefetch,
+        request: Request,
+        batch_size: int,
+        first: int,
+        end: int,
+        slots: Sequence[Sequence[NDArray[Any]]],
+    ) -> None: ...
     def reserve(self, count: int) -> int: ...
     def give_back(self, unused: int, end: int) -> None: ...
     @property

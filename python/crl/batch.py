@@ -69,18 +69,22 @@ class Plan:
             core, request, tuple((name, np.dtype(dtype), tuple(shape)) for name, dtype, shape in request.columns)
         )
 
-    def fill(self, lead: tuple[int, ...], out: Batch[Array] | None = None, first: int | None = None) -> Batch[Array]:
-        """Samples batches of the leading axes `lead`, [B] or [K, B], into new arrays or into those of `out`.
-
-        `first` is the number of the first batch, if it was reserved.
-        """
-        num_batches = 1 if len(lead) == 1 else lead[0]
+    def fill(self, lead: tuple[int, ...], out: Batch[Array] | None = None) -> Batch[Array]:
+        """Samples batches of the leading axes `lead`, [B] or [K, B], into new arrays or into those of `out`."""
         if out is None:
-            arrays = [np.empty(lead + shape, dtype) for _, dtype, shape in self.columns]
-            self.core.sample(self.request, lead[-1], num_batches, first, arrays)
+            arrays = self.allocate(lead)
+            self.draw(lead, arrays)
             return self.batch(arrays)
-        self.core.sample(self.request, lead[-1], num_batches, first, self.arrays(out, lead))
+        self.draw(lead, self.arrays(out, lead))
         return out
+
+    def allocate(self, lead: tuple[int, ...]) -> list[Array]:
+        """New arrays, one for each column."""
+        return [np.empty(lead + shape, dtype) for _, dtype, shape in self.columns]
+
+    def draw(self, lead: tuple[int, ...], arrays: list[Array], first: int | None = None) -> None:
+        """Samples into these arrays. `first` is the number of the first batch, if it was reserved."""
+        self.core.sample(self.request, lead[-1], 1 if len(lead) == 1 else lead[0], first, arrays)
 
     def batch(self, columns: Sequence[T]) -> Batch[T]:
         """These columns as a batch."""

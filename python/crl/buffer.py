@@ -282,6 +282,9 @@ class TrajectoryBuffer:
         goal: Goal = "geometric",
         n_step: int | None = None,
         discount: float = 0.99,
+        length: int | None = None,
+        partial: bool = False,
+        goal_from: str = "last",
         columns: Sequence[str] = (),
         device: Any = "cpu",
         prefetch: int = 4,
@@ -289,9 +292,17 @@ class TrajectoryBuffer:
     ) -> Loader:
         """Batches of torch tensors on `device`, sampled ahead in the background: see `crl.loader.Loader`.
 
-        Arguments and errors are those of `sample`; ImportError without torch.
+        They are those of `sample`; with `length`, those of `sample_segments`, which `partial` and `goal_from` are of.
+        Raises what these raise, for arguments at once, and ImportError where tensors are wanted without torch.
         """
-        plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
+        if length is None:
+            if partial or goal_from != "last":
+                raise ValueError("partial, goal_from: these are of segments; give their length")
+            plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
+        else:
+            if n_step is not None:
+                raise ValueError("n_step: not with length; a segment holds the rewards, ask for them in columns")
+            plan = self._plan(self._segment_plan, gamma, goal, columns, length, partial, goal_from)
         return Loader(plan, batch_size, device, prefetch, num_batches)
 
     # --- what is in it ---------------------------------------------------------------------------------------------

@@ -1,24 +1,23 @@
-"""Batches of a `TrajectoryBuffer` as torch tensors, sampled ahead in a background thread.
+"""Batches of a `TrajectoryBuffer` as tensors, or arrays, sampled ahead in the background.
 
-For a GPU, rows go from the buffer straight into pinned host memory, from there by an asynchronous copy on a stream of
-its own, and the consumer's stream waits for that copy alone: neither Python nor the device waits for the other.
+A thread that does not need the interpreter fills a ring of host memory, in one call into Rust for all batches. For a
+GPU that memory is pinned; from there rows go by asynchronous copies on a stream of their own, started ahead, and the
+consumer's stream waits for the copy that it needs alone: neither Python nor the device waits for the other.
 """
 
-import queue
+import atexit
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
-import numpy as np
+from crl import _core
+from crl.batch import Array, Batch, Plan
 
 if TYPE_CHECKING:
     import torch
-
-    from crl.batch import Batch, Plan
-
-    Tensors: TypeAlias = Batch[torch.Tensor]
 
 _ENDLESS = 2**40
 """Batches of an iteration that names no number: of the 2**64 there are, reserved and given back."""
@@ -32,47 +31,39 @@ class Loader:
 
     The numbers of an iteration's batches are reserved when it is made, and those not delivered are given back when
     it ends early, if nobody has taken later ones: what is sampled next never depends on how far the thread had run
-    ahead. So while nobody writes, batches are those of `sample`, bit for bit.
+    ahead. So while nobody writes, batches are those of `sample`, bit for bit. While somebody writes, a batch holds
+    rows that were stored when it was filled, up to `prefetch` batches before it is delivered.
 
     Args:
-        device: "cpu", "cuda" or any torch device. Tensors are the consumer's own: nothing refills them.
-        prefetch: batches that may wait ready. 0 samples in the consumer's thread.
+        device: "cpu", "cuda" or any torch device; None for NumPy arrays, without torch. Whatever is yielded is the
+            consumer's own: nothing refills it.
+        prefetch: batches filled ahead. 0 samples in the consumer's thread.
 
-    A loader runs one iteration at a time: a new one ends the one before. Errors of the thread are raised where the
-    batch was expected. `close()`, the end of a `with` block, or leaving the loop stops the thread.
+    A loader runs one iteration at a time: a new one ends the one before. Errors of the thread are raised, as they are,
+    where the batch was expected, after all batches before it. Leaving the loop, an exception in its body, `close()` or
+    the end of a `with` block, the end of the iterator's life and the interpreter's exit all stop the thread. In a
+    forked child an iteration of the parent raises RuntimeError; one that is begun there works.
     """
 
-    def __init__(
-        self,
-        plan: "Plan",
-        batch_size: int,
-        device: Any,
-        prefetch: int,
-        num_batches: int | None,
-    ) -> None:
-        try:
-            import torch
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise ImportError('TrajectoryBuffer.loader needs torch: pip install "crl[train]"') from None
+    def __init__(self, plan: Plan, batch_size: int, device: Any, prefetch: int, num_batches: int | None) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0)):
             _at_least(name, value, least)
         if num_batches is not None:
             _at_least("num_batches", num_batches, 0)
-        self.device = torch.device(device)
+        self.device = None if device is None else _torch().device(device)
         self.num_batches = num_batches
-        self._batch_size = batch_size
         self._plan = plan
+        self._batch_size = batch_size
         self._prefetch = prefetch
-        self._running: weakref.ref[Generator[Tensors]] | None = None
+        self._running: weakref.ref[Generator[Batch[Any]]] | None = None
         self._closed = False
-        self._stage: _Stage = _PinnedStage(self, max(prefetch, 1)) if self.device.type == "cuda" else _HostStage(self)
+        cuda = self.device is not None and self.device.type == "cuda"
+        self._stage: _Stage = (_PinnedStage if cuda else _HostStage)(plan, (batch_size,), self.device, prefetch)
 
-    def __iter__(self) -> "Iterator[Tensors]":
+    def __iter__(self) -> Iterator[Batch[Any]]:
         return self.take(_ENDLESS if self.num_batches is None else self.num_batches)
 
-    def take(self, num_batches: int) -> "Iterator[Tensors]":
+    def take(self, num_batches: int) -> Iterator[Batch[Any]]:
         """The next `num_batches` batches. Ends the iteration before."""
         _at_least("num_batches", num_batches, 0)
         if self._closed:
@@ -83,10 +74,9 @@ class Loader:
         self._running = weakref.ref(running)
         return running
 
-    def _deliver(self, first: int, end: int) -> "Generator[Tensors]":
+    def _deliver(self, first: int, end: int) -> Generator[Batch[Any]]:
         unused = first
-        send = self._stage.send
-        source = self._prefetched(first, end) if self._prefetch else map(send, range(first, end))
+        source = self._prefetched(first, end) if self._prefetch else map(self._stage.sample, range(first, end))
         try:
             for receive in source:
                 unused += 1
@@ -96,34 +86,48 @@ class Loader:
                 source.close()
             self._plan.core.give_back(unused, end)
 
-    def _prefetched(self, first: int, end: int) -> "Generator[Callable[[], Tensors]]":
-        ready: queue.SimpleQueue[Callable[[], Tensors] | BaseException | None] = queue.SimpleQueue()
-        room = threading.Semaphore(self._prefetch)
-        stopped = threading.Event()
+    def _prefetched(self, first: int, end: int) -> Generator["_Receive"]:
+        stage, slots = self._stage, self._prefetch
+        turns = _core.Prefetch(slots)
+        failure: list[BaseException] = []
+        thread = _filler(self._plan, self._batch_size, turns, (first, end), stage.slots, failure)
 
-        def produce() -> None:
-            try:
-                for number in range(first, end):
-                    room.acquire()
-                    if stopped.is_set():
-                        return
-                    ready.put(self._stage.send(number))
-                ready.put(None)
-            except BaseException as error:  # The consumer raises it, whatever it is.
-                ready.put(error)
-
-        thread = threading.Thread(target=produce, name="crl-loader", daemon=True)
-        thread.start()
-        try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                room.release()
-                yield item
-        finally:
-            stopped.set()
-            room.release()
+        def stop() -> None:
+            turns.stop()
             thread.join()
+
+        thread.start()
+        atexit.register(stop)  # A thread that outlives the interpreter could never be waited for.
+        sent: deque[_Receive] = deque()
+        copies: deque[_Copy] = deque()  # Of the slots that were taken and not given back.
+
+        def give_back() -> None:
+            while copies and copies[0].query():
+                copies.popleft()
+                turns.give_back()
+
+        try:
+            while True:
+                # What is full is sent on its way early; to wait is worth it only for the batch that is due.
+                while len(sent) < stage.ahead and (not sent or turns.is_ready()):
+                    if len(copies) == slots:
+                        copies[0].synchronize()
+                    give_back()
+                    if (slot := turns.take()) is None:
+                        break
+                    receive, copy = stage.send(slot)
+                    sent.append(receive)
+                    copies.append(copy)
+                    give_back()
+                if not sent:
+                    break
+                yield sent.popleft()
+            thread.join()
+            if failure:
+                raise failure[0]
+        finally:
+            stop()
+            atexit.unregister(stop)
 
     def _stop(self) -> None:
         running = None if self._running is None else self._running()
@@ -146,70 +150,144 @@ class Loader:
         self.close()
 
 
-class _HostStage:
-    """Fresh host tensors for each batch."""
+def _filler(
+    plan: Plan,
+    batch_size: int,
+    turns: _core.Prefetch,
+    numbers: tuple[int, int],
+    slots: list[list[Array]],
+    failure: list[BaseException],
+) -> threading.Thread:
+    """The thread that fills; it holds on to nothing of the loader's, so that a forgotten loader can end it."""
 
-    def __init__(self, loader: Loader) -> None:
-        import torch
+    def fill() -> None:
+        try:
+            plan.core.fill_ahead(turns, plan.request, batch_size, *numbers, slots)
+        except BaseException as error:  # The consumer raises it, whatever it is.
+            failure.append(error)
+            turns.stop()
 
-        self._plan, self._lead = loader._plan, (loader._batch_size,)
-        self._device = loader.device
-        self._tensor = torch.from_numpy
+    return threading.Thread(target=fill, name="crl-loader", daemon=True)
 
-    def send(self, number: int) -> "Callable[[], Tensors]":
-        """Samples batch `number`; the result is called by the consumer, in its own thread."""
-        batch = self._plan.fill(self._lead, None, number)
-        tensors = [self._tensor(array).to(self._device) for _, array in batch.items()]
-        return lambda: self._plan.batch(tensors)
+
+_Receive: TypeAlias = Callable[[], Batch[Any]]
+"""Called by the consumer, in its own thread, for a batch that is on its way."""
+
+
+class _Copy(Protocol):
+    """A copy out of a slot: `torch.cuda.Event`, or `_Done`."""
+
+    def query(self) -> bool: ...
+    def synchronize(self) -> None: ...
+
+
+class _Done:
+    """A copy that was made at once."""
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        pass
+
+
+class _Stage(Protocol):
+    """Host memory that is filled, and the way from there to the consumer."""
+
+    slots: list[list[Array]]
+    ahead: int
+    """Batches that may be under way from slots to the consumer."""
+
+    def send(self, slot: int) -> tuple[_Receive, _Copy]:
+        """Starts the copy of a slot."""
+        ...
+
+    def sample(self, number: int) -> _Receive:
+        """Samples batch `number` in this thread, and starts its copy."""
+        ...
 
     def free(self) -> None:
-        """Nothing is kept."""
+        """Lets the memory go."""
+        ...
+
+
+class _HostStage:
+    """Host memory; what is sent is a copy."""
+
+    def __init__(self, plan: Plan, lead: tuple[int, ...], device: "torch.device | None", slots: int) -> None:
+        self.slots = [plan.allocate(lead) for _ in range(slots)]
+        self.ahead = 1
+        self._plan, self._lead, self._device = plan, lead, device
+
+    def send(self, slot: int) -> tuple[_Receive, _Copy]:
+        batch = self._own([array.copy() for array in self.slots[slot]])
+        return lambda: batch, _Done()
+
+    def sample(self, number: int) -> _Receive:
+        arrays = self._plan.allocate(self._lead)
+        self._plan.draw(self._lead, arrays, number)
+        batch = self._own(arrays)
+        return lambda: batch
+
+    def _own(self, arrays: list[Array]) -> Batch[Any]:
+        if self._device is None:
+            return self._plan.batch(arrays)
+        return self._plan.batch([_torch().from_numpy(array).to(self._device) for array in arrays])
+
+    def free(self) -> None:
+        self.slots = []
 
 
 class _PinnedStage:
-    """A ring of pinned host memory, and a stream that copies from it to the device."""
+    """Pinned host memory, and a stream that copies from it to the device."""
 
-    def __init__(self, loader: Loader, slots: int) -> None:
-        import torch
+    def __init__(self, plan: Plan, lead: tuple[int, ...], device: Any, slots: int) -> None:
+        torch = _torch()
+        self._cuda, self._device, self._plan, self._lead = torch.cuda, device, plan, lead
+        self._stream = torch.cuda.Stream(device)
+        like = [torch.from_numpy(array) for array in plan.allocate(lead)]
+        self._pinned = [[torch.empty_like(tensor, pin_memory=True) for tensor in like] for _ in range(max(slots, 1))]
+        self.slots = [[tensor.numpy() for tensor in pinned] for pinned in self._pinned]
+        self.ahead = max(slots, 1)
+        self._sampled: _Copy = _Done()
 
-        self._cuda = torch.cuda
-        self._device = loader.device
-        self._plan, self._lead = loader._plan, (loader._batch_size,)
-        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        like = [torch.from_numpy(np.empty((*self._lead, *shape), dtype)) for _, dtype, shape in self._plan.columns]
-        self._ring = [[torch.empty_like(tensor, pin_memory=True) for tensor in like] for _ in range(slots)]
-        self._arrays = [self._plan.batch([tensor.numpy() for tensor in pinned]) for pinned in self._ring]
-        self._copied: list[torch.cuda.Event | None] = [None] * slots
-        self._next = 0
-
-    def send(self, number: int) -> "Callable[[], Tensors]":
-        """Samples batch `number` and starts its copy; the result makes the consumer's stream wait for it."""
-        slot, self._next = self._next, (self._next + 1) % len(self._ring)
-        if (copied := self._copied[slot]) is not None:
-            copied.synchronize()  # The copy of the slot's last batch must have left it.
-        self._plan.fill(self._lead, self._arrays[slot], number)
+    def send(self, slot: int) -> tuple[_Receive, _Copy]:
         with self._cuda.stream(self._stream):
-            tensors = [pinned.to(self._device, non_blocking=True) for pinned in self._ring[slot]]
-            event = self._copied[slot] = self._cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(self._stream)
+            tensors = [pinned.to(self._device, non_blocking=True) for pinned in self._pinned[slot]]
+            copied = self._cuda.Event()
+            copied.record(self._stream)
 
-        def receive() -> "Tensors":
+        def receive() -> Batch[Any]:
             consumer = self._cuda.current_stream(self._device)
-            consumer.wait_event(event)
+            consumer.wait_event(copied)
             for tensor in tensors:
                 # Allocated on the side stream: its memory must not be reused there while the consumer reads it.
                 tensor.record_stream(consumer)
             return self._plan.batch(tensors)
 
+        return receive, copied
+
+    def sample(self, number: int) -> _Receive:
+        self._sampled.synchronize()  # The copy of the batch before must have left the slot.
+        self._plan.draw(self._lead, self.slots[0], number)
+        receive, self._sampled = self.send(0)
         return receive
 
     def free(self) -> None:
-        """Lets the pinned memory go once its copies are done."""
         self._stream.synchronize()
-        self._ring, self._arrays = [], []
+        self._pinned, self.slots = [], []
 
 
-_Stage: TypeAlias = _HostStage | _PinnedStage
+def _torch() -> Any:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(
+            'TrajectoryBuffer.loader needs torch for tensors: pip install "crl[train]"; device=None gives arrays'
+        ) from None
+    return torch
 
 
 def _at_least(name: str, value: int, least: int) -> None:

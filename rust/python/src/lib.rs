@@ -13,6 +13,7 @@ use crl_replay::error::Error;
 use crl_replay::goal::{Goals, Strategy};
 use crl_replay::layout::{Column, DType};
 use crl_replay::n_step::NStep;
+use crl_replay::prefetch::Prefetch as CorePrefetch;
 use crl_replay::sample::Request as RowRequest;
 use crl_replay::segments::{GoalFrom, SegmentRequest, Segments};
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArrayDyn};
@@ -71,6 +72,15 @@ fn slices<'a>(arrays: &'a [PyReadonlyArrayDyn<'_, u8>]) -> PyResult<Vec<&'a [u8]
     arrays.iter().map(|array| array.as_slice().map_err(|_| not_contiguous())).collect()
 }
 
+/// Arrays to be filled.
+fn memory<'py>(arrays: &[Bound<'py, PyAny>]) -> PyResult<Vec<PyReadwriteArrayDyn<'py, u8>>> {
+    arrays.iter().map(|array| Ok(bytes(array)?.try_readwrite()?)).collect()
+}
+
+fn filled<'a>(arrays: &'a mut [PyReadwriteArrayDyn<'_, u8>]) -> PyResult<Vec<&'a mut [u8]>> {
+    arrays.iter_mut().map(|array| array.as_slice_mut().map_err(|_| not_contiguous())).collect()
+}
+
 fn not_contiguous() -> PyErr {
     PyTypeError::new_err("expected C-contiguous arrays")
 }
@@ -82,6 +92,22 @@ struct Request(Wanted);
 enum Wanted {
     Rows(RowRequest),
     Segments(SegmentRequest),
+}
+
+impl Wanted {
+    fn sample(
+        &self,
+        core: &Core,
+        batch_size: usize,
+        num_batches: usize,
+        first_batch: Option<u64>,
+        outputs: &mut [&mut [u8]],
+    ) -> Result<u64, Error> {
+        match self {
+            Self::Rows(request) => core.sample(request, batch_size, num_batches, first_batch, outputs),
+            Self::Segments(request) => core.sample_segments(request, batch_size, num_batches, first_batch, outputs),
+        }
+    }
 }
 
 #[pymethods]
@@ -212,16 +238,29 @@ impl Buffer {
         first_batch: Option<u64>,
         arrays: Vec<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        let views = arrays.iter().map(bytes).collect::<PyResult<Vec<_>>>()?;
-        let taken = views.iter().map(|view| Ok(view.try_readwrite()?));
-        let mut taken = taken.collect::<PyResult<Vec<PyReadwriteArrayDyn<'_, u8>>>>()?;
-        let slices = taken.iter_mut().map(|array| array.as_slice_mut().map_err(|_| not_contiguous()));
-        let mut slices = slices.collect::<PyResult<Vec<_>>>()?;
-        run(py, || match &request.0 {
-            Wanted::Rows(request) => self.0.sample(request, batch_size, num_batches, first_batch, &mut slices),
-            Wanted::Segments(request) => {
-                self.0.sample_segments(request, batch_size, num_batches, first_batch, &mut slices)
-            }
+        let mut taken = memory(&arrays)?;
+        let mut slices = filled(&mut taken)?;
+        run(py, || request.0.sample(&self.0, batch_size, num_batches, first_batch, &mut slices))
+    }
+
+    /// Fills slots of arrays with the batches `first..end`, one call for all of them: see `Prefetch`.
+    #[allow(clippy::too_many_arguments)] // PyO3 takes them one by one.
+    fn fill_ahead(
+        &self,
+        py: Python<'_>,
+        prefetch: &Prefetch,
+        request: &Request,
+        batch_size: usize,
+        first: u64,
+        end: u64,
+        slots: Vec<Vec<Bound<'_, PyAny>>>,
+    ) -> PyResult<()> {
+        let mut taken = slots.iter().map(|arrays| memory(arrays)).collect::<PyResult<Vec<_>>>()?;
+        let mut slots = taken.iter_mut().map(|slot| filled(slot)).collect::<PyResult<Vec<_>>>()?;
+        run(py, || {
+            prefetch.0.run(first..end, |number, slot| {
+                request.0.sample(&self.0, batch_size, 1, Some(number), &mut slots[slot]).map(drop)
+            })
         })
     }
 
@@ -333,6 +372,34 @@ impl Writer {
     }
 }
 
+/// The turns of a ring of slots that one thread fills, in `Buffer.fill_ahead`, and another takes and gives back.
+#[pyclass(frozen)]
+struct Prefetch(CorePrefetch);
+
+#[pymethods]
+impl Prefetch {
+    #[new]
+    fn new(py: Python<'_>, slots: usize) -> PyResult<Self> {
+        run(py, || CorePrefetch::new(slots).map(Self))
+    }
+
+    fn take(&self, py: Python<'_>) -> PyResult<Option<usize>> {
+        run(py, || self.0.take())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+
+    fn give_back(&self) {
+        self.0.give_back();
+    }
+
+    fn stop(&self) {
+        self.0.stop();
+    }
+}
+
 /// Panics behind the door, so that a test can see what comes out of it.
 #[pyfunction]
 fn panic_for_test(py: Python<'_>) -> PyResult<()> {
@@ -343,7 +410,7 @@ fn panic_for_test(py: Python<'_>) -> PyResult<()> {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{Buffer, InternalError, Request, SnapshotError, Writer, panic_for_test};
+    use super::{Buffer, InternalError, Prefetch, Request, SnapshotError, Writer, panic_for_test};
 
     /// "release" or "debug": a benchmark of the latter means nothing.
     #[pymodule_export]

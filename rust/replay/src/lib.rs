@@ -42,6 +42,7 @@ mod interleavings;
 pub mod layout;
 pub mod n_step;
 mod pool;
+pub mod prefetch;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod properties;
 mod ring;

@@ -133,7 +133,7 @@ impl Drop for Ended<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
     use std::thread;

@@ -46,6 +46,24 @@ def test_saving_replaces_the_file_at_once_and_leaves_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of the system's are set")
+def test_a_save_that_finds_no_room_leaves_the_old_file_and_one_error(tmp_path):
+    import resource
+
+    path = tmp_path / "b"
+    filled().save(path)
+    old = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(old) // 2, limits[1]))  # A file may not become larger than this.
+    try:
+        with pytest.raises(OSError, match=r"\[Errno \d+\] .*/b'$"):
+            filled().save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
 def test_every_flipped_byte_and_every_cut_is_found(tmp_path):
     path = tmp_path / "b"
     buffer = crl.TrajectoryBuffer(1, 3, (), (), ((), "uint8"))

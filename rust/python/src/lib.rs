@@ -50,10 +50,14 @@ fn exception(error: Error) -> PyErr {
         Error::Memory(_) => PyMemoryError::new_err(text),
         Error::Io { path, source } => match source.raw_os_error() {
             // With a number, OSError becomes FileNotFoundError and the like by itself.
-            Some(number) => PyOSError::new_err((number, source.to_string(), path)),
+            Some(number) => {
+                let text = source.to_string();
+                let text = text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text);
+                PyOSError::new_err((number, text.to_owned(), path.into_os_string()))
+            }
             None => PyOSError::new_err(text),
         },
-        Error::Space { path, .. } => PyOSError::new_err((ENOSPC, text, path)),
+        Error::Space { path, .. } => PyOSError::new_err((ENOSPC, text, path.into_os_string())),
         Error::Corrupt { .. } => SnapshotError::new_err(text),
     }
 }

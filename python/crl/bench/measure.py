@@ -65,6 +65,15 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], *, turn: float = TURN, roun
     return timings
 
 
+def warm(call: Callable[[], Any], calls: int, seconds: float) -> None:
+    """Make `calls` calls, or as many as `seconds` allow: systems put memory aside that lay idle while others filled."""
+    end = time.perf_counter() + seconds
+    for _ in range(calls):
+        if time.perf_counter() > end:
+            break
+        call()
+
+
 def _repeats(call: Callable[[], Any], turn: float) -> int:
     """Calls that take about `turn` seconds. Warms up as well."""
     call()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crl.bench.load import mixed, snapshot
-from crl.bench.measure import ROUNDS, Result, in_turns, rates
+from crl.bench.measure import ROUNDS, Result, in_turns, rates, warm
 from crl.bench.peers import PEERS, Peer, installed
 from crl.bench.samplers import GatherLimit, NumbaSampler, NumpySampler, Ours, OursWithNext, Sampler, gather_limit
 from crl.bench.workloads import EPISODE, WORKLOADS, Array, History, Workload, empty_buffer, free_memory
@@ -118,6 +118,9 @@ def sample(
             speed = sampler.added / 1e6
             spread: dict[str, Any] = {"value": speed, "low": speed, "high": speed, "ratios": {}}
             results.append(Result(benchmark="add", case="as it takes them", who=make.name, **spread, **told))
+    for sampler in samplers.values():
+        largest = max(batch_sizes)
+        warm(sampler.prepare(largest), 2 * history.rows // largest, seconds=1)
     for batch_size in batch_sizes:
         say(f"{workload.name}, {history.rows:,} rows: batches of {batch_size}")
         calls = {name: sampler.prepare(batch_size) for name, sampler in samplers.items()}

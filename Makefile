@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export DIST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build format lint test test-all rust-test loom shuttle soak fuzz bench bench-smoke wheel package readme-train readme-test ci clean
+.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz bench bench-smoke wheel package readme-train readme-test ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,22 @@ loom:  ## interleavings of the buffer's writers and readers, up to three preempt
 shuttle:  ## 100,000 random schedules of two writers and two samplers
 	RUSTFLAGS="--cfg shuttle" \
 		cargo test --package crl-replay --lib --release --locked --target-dir target/shuttle schedules
+
+# Sanitizers come with every stable compiler, behind a switch. The standard library itself is not instrumented.
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+SANITIZED = RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$(1) -Cunsafe-allow-abi-mismatch=sanitizer" \
+	cargo test --package crl-replay --locked --target $(HOST) --target-dir target/$(1)
+# A bug that is planted must be found: the command fails, and its output has the word.
+PLANTED = ! $(call SANITIZED,$(1)) --test planted -- --ignored $(2) >target/$(1)/planted.log 2>&1 \
+	&& grep $(3) target/$(1)/planted.log
+
+tsan:  ## the Rust tests under ThreadSanitizer, which must find a race that is planted and no other
+	$(call SANITIZED,thread) --lib --tests
+	$(call PLANTED,thread,two_samplers,"WARNING: ThreadSanitizer: data race")
+
+asan:  ## the Rust tests under AddressSanitizer, likewise; leaks too
+	$(call SANITIZED,address) --lib --tests
+	$(call PLANTED,address,a_sampler,"ERROR: AddressSanitizer: heap-buffer-overflow")
 
 MINUTES ?= 60
 WRITERS ?= 1

@@ -53,21 +53,25 @@ shuttle:  ## 100,000 random schedules of two writers and two samplers
 	RUSTFLAGS="--cfg shuttle" \
 		cargo test --package crl-replay --lib --release --locked --target-dir target/shuttle schedules
 
-# Sanitizers come with every stable compiler, behind a switch. The standard library itself is not instrumented.
+# Sanitizers come with every stable compiler, behind a switch. The standard library itself is not instrumented: what
+# they take for races in it is in tsan.supp. A test that asks for more memory than there is must get none.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 SANITIZED = RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$(1) -Cunsafe-allow-abi-mismatch=sanitizer" \
+	TSAN_OPTIONS="allocator_may_return_null=1 suppressions=$(CURDIR)/rust/replay/tests/tsan.supp" \
+	ASAN_OPTIONS=allocator_may_return_null=1 \
 	cargo test --package crl-replay --locked --target $(HOST) --target-dir target/$(1)
-# A bug that is planted must be found: the command fails, and its output has the word.
-PLANTED = ! $(call SANITIZED,$(1)) --test planted -- --ignored $(2) >target/$(1)/planted.log 2>&1 \
-	&& grep $(3) target/$(1)/planted.log
+# What is planted must be found, in the buffer's own code: ThreadSanitizer finds it in about every second run.
+PLANTED = for run in 1 2 3 4 5 6 7 8 9 10; do \
+	$(call SANITIZED,$(1)) --test planted -- --ignored $(2) >target/$(1)/planted.log 2>&1; \
+	grep --max-count=1 "SUMMARY.*<crl_replay::words::Slab>::read" target/$(1)/planted.log && exit 0; done; exit 1
 
 tsan:  ## the Rust tests under ThreadSanitizer, which must find a race that is planted and no other
 	$(call SANITIZED,thread) --lib --tests
-	$(call PLANTED,thread,two_samplers,"WARNING: ThreadSanitizer: data race")
+	$(call PLANTED,thread,two_samplers)
 
 asan:  ## the Rust tests under AddressSanitizer, likewise; leaks too
 	$(call SANITIZED,address) --lib --tests
-	$(call PLANTED,address,a_sampler,"ERROR: AddressSanitizer: heap-buffer-overflow")
+	$(call PLANTED,address,a_sampler)
 
 MINUTES ?= 60
 WRITERS ?= 1

@@ -1,13 +1,15 @@
 //! Undefined behaviour on purpose, in the memory that the buffer's own code fills: the sanitizers must find it, or their
-//! silence about everything else means nothing. `make tsan` and `make asan` run these and expect reports.
+//! silence about everything else would mean nothing. `make tsan` and `make asan` run these and expect reports.
 #![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crl_replay::goal::{Goals, Strategy};
 use crl_replay::layout::{Column, DType};
 use crl_replay::sample::Request;
 use crl_replay::{Buffer, Config};
 
-const BATCH: usize = 4096;
+const BATCH: usize = 256;
 
 fn buffer() -> (Buffer, Request) {
     let column = Column { name: "achieved_goal".into(), dtype: DType::U64, shape: vec![] };
@@ -24,14 +26,21 @@ fn buffer() -> (Buffer, Request) {
 fn two_samplers_fill_the_same_memory() {
     let (buffer, request) = buffer();
     let mut memory = vec![0; BATCH * 8];
-    let address = memory.as_mut_ptr() as usize;
+    let (address, begun) = (memory.as_mut_ptr() as usize, AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            let (buffer, request) = (&buffer, &request);
+            let (buffer, request, begun) = (&buffer, &request, &begun);
             scope.spawn(move || {
+                begun.fetch_add(1, Relaxed);
+                while begun.load(Relaxed) < 2 {
+                    std::thread::yield_now(); // One after the other would be no race.
+                }
                 // SAFETY: none. Both threads write to this memory at once.
                 let memory = unsafe { std::slice::from_raw_parts_mut(address as *mut u8, BATCH * 8) };
-                buffer.sample(request, BATCH, 1, None, &mut [memory]).unwrap();
+                for _ in 0..500 {
+                    buffer.sample(request, BATCH, 1, None, &mut [&mut *memory]).unwrap();
+                    std::thread::yield_now();
+                }
             });
         }
     });

@@ -163,33 +163,35 @@ def test_the_binding_refuses_what_the_package_never_hands_it():
     """One layer further in: still an exception, and never a panic."""
     core = make()._core
     good = list(rows("add").values())
-    columns, starts = good[:-1], good[-1]
+    columns, starts, lead = tuple(good[:-1]), good[-1], (len(good[-1]),)
     request = core.request(0.9, [("next", 1.0)], ["observation", "offset"], None)
-    out = [np.zeros((2, 2, 2), "f4"), np.zeros(2, "i4")]
+    out = (np.zeros((2, 2, 2), "f4"), np.zeros(2, "i4"))
     for bad in (
-        [],
+        (),
         columns[:-1],
-        [*columns[:-1], None],
-        [*columns[:-1], 3],
-        [np.zeros((3, 2, 2), object), *columns[1:]],
+        (*columns[:-1], None),
+        (*columns[:-1], 3),
+        (np.zeros((3, 2, 2), object), *columns[1:]),
+        list(columns),
     ):
         with pytest.raises((TypeError, ValueError, AttributeError)):
-            core.add(1, bad, starts)
-    for steps in (0, 2, 2**62):
+            core.add(lead, bad, starts)
+    for wrong in ((0, *lead), (2, *lead), (2**62, *lead), (-1,), (), (1, 1, *lead), 1):
         with pytest.raises((TypeError, ValueError, OverflowError)):
-            core.add(steps, columns, starts)
+            core.add(wrong, columns, starts)
     with pytest.raises(TypeError):
-        core.add(1, [strided(columns[0]), *columns[1:]], starts)
-    core.add(1, columns, starts)
-    core.add(1, columns, starts)
-    for bad in ([], out[:1], [out[0], None], [out[0][:1], out[1]], [frozen(out[0]), out[1]], [out[1], out[1]]):
+        core.add(lead, (strided(columns[0]), *columns[1:]), starts)
+    core.add(lead, columns, starts)
+    core.add(lead, columns, starts)
+    wrong_ones = ((), out[:1], (out[0], None), (out[0][:1], out[1]), (frozen(out[0]), out[1]), (out[1], out[1]), [*out])
+    for bad in wrong_ones:
         with pytest.raises((TypeError, ValueError, AttributeError)):
-            core.sample(request, 2, 1, None, bad)
-    for batch_size, num_batches in ((0, 1), (1, 0), (2**62, 2**62)):
+            core.sample(request, (2,), None, bad)
+    for wrong in ((0,), (0, 1), (1, 0), (2**62, 2**62), (), (1, 1, 2), 2):
         with pytest.raises((TypeError, ValueError)):
-            core.sample(request, batch_size, num_batches, None, out)
+            core.sample(request, wrong, None, out)
     assert core.rows == 2 * ENVS
-    core.sample(request, 2, 1, None, out)
+    core.sample(request, (2,), None, out)
 
 
 def test_a_panic_becomes_an_exception_and_the_process_lives(capfd):

@@ -15,6 +15,7 @@ __all__ = [
     "Request",
     "SnapshotError",
     "Writer",
+    "gather_limit",
     "panic_for_test",
 ]
 
@@ -41,7 +42,7 @@ class Prefetch:
 
 @final
 class Writer:
-    def add(self, steps: int, columns: Sequence[NDArray[Any]], starts: NDArray[np.bool_]) -> None: ...
+    def add(self, lead: Sequence[int], columns: tuple[NDArray[Any], ...], starts: NDArray[np.bool_]) -> None: ...
     def close(self) -> None: ...
 
 @final
@@ -61,7 +62,7 @@ class Buffer:
     def save(self, path: str | os.PathLike[str]) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
-    def add(self, steps: int, columns: Sequence[NDArray[Any]], starts: NDArray[np.bool_]) -> None: ...
+    def add(self, lead: Sequence[int], columns: tuple[NDArray[Any], ...], starts: NDArray[np.bool_]) -> None: ...
     def writer(self, first: int, last: int) -> Writer: ...
     def request(
         self,
@@ -82,10 +83,9 @@ class Buffer:
     def sample(
         self,
         request: Request,
-        batch_size: int,
-        num_batches: int,
+        lead: Sequence[int],
         first_batch: int | None,
-        arrays: Sequence[NDArray[Any]],
+        arrays: tuple[NDArray[Any], ...],
     ) -> int: ...
     def fill_ahead(
         self,
@@ -118,5 +118,15 @@ class Buffer:
     def num_trajectories(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
+
+def gather_limit(
+    columns: Sequence[NDArray[Any]], indices: Sequence[NDArray[np.uint32]], batch_size: int, out: Sequence[NDArray[Any]]
+) -> None:
+    """Copies rows of plain arrays as fast as this machine can: the yardstick of `Buffer.sample`.
+
+    Column i is [rows, ...], indices[i] says which rows to take, [K * batch_size] uint32, and out[i] is
+    [batch_size, ...]: K batches, each over the one before. Raises ValueError if lengths do not fit each other or a
+    row is not there.
+    """
 
 def panic_for_test() -> None: ...

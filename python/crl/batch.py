@@ -72,10 +72,17 @@ class Plan:
     def fill(self, lead: tuple[int, ...], out: Batch[Array] | None = None) -> Batch[Array]:
         """Samples batches of the leading axes `lead`, [B] or [K, B], into new arrays or into those of `out`."""
         if out is None:
-            arrays = self.allocate(lead)
-            self.draw(lead, arrays)
-            return self.batch(arrays)
-        self.draw(lead, self.arrays(out, lead))
+            new = self.allocate(lead)
+            self.draw(lead, new)
+            return self.batch(new)
+        arrays: tuple[Array, ...] = (out.observation, out.action, out.goal, out.offset)
+        if len(self.columns) > 4:
+            arrays += tuple([getattr(out, name) for name, _, _ in self.columns[4:]])
+        try:
+            self.core.sample(self.request, lead, None, arrays)
+        except (TypeError, ValueError):
+            self.check(arrays, lead)
+            raise
         return out
 
     def allocate(self, lead: tuple[int, ...]) -> list[Array]:
@@ -84,7 +91,7 @@ class Plan:
 
     def draw(self, lead: tuple[int, ...], arrays: list[Array], first: int | None = None) -> None:
         """Samples into these arrays. `first` is the number of the first batch, if it was reserved."""
-        self.core.sample(self.request, lead[-1], 1 if len(lead) == 1 else lead[0], first, arrays)
+        self.core.sample(self.request, lead, first, tuple(arrays))
 
     def batch(self, columns: Sequence[T]) -> Batch[T]:
         """These columns as a batch."""
@@ -92,15 +99,11 @@ class Plan:
         names = (name for name, _, _ in self.columns[4:])
         return Batch(observation, action, goal, offset, dict(zip(names, more, strict=True)))
 
-    def arrays(self, out: Batch[Array], lead: tuple[int, ...]) -> list[Array]:
-        """The arrays of `out`, if they can be filled."""
-        arrays = []
-        for name, dtype, shape in self.columns:
-            array = getattr(out, name)
+    def check(self, arrays: Sequence[Array], lead: tuple[int, ...]) -> None:
+        """Raises an error that names the first of these arrays which cannot be filled, if there is one."""
+        for array, (name, dtype, shape) in zip(arrays, self.columns, strict=True):
             if type(array) is not np.ndarray or array.dtype != dtype or array.shape != (*lead, *shape):
                 got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-                raise TypeError(f"out.{name}: expected a {dtype} array of shape {(*lead, *shape)}; got {got}")
+                raise TypeError(f"out.{name}: expected a {dtype} array of shape {(*lead, *shape)}; got {got}") from None
             if not array.flags.carray:
-                raise ValueError(f"out.{name}: expected a writable, aligned and C-contiguous array")
-            arrays.append(array)
-        return arrays
+                raise ValueError(f"out.{name}: expected a writable, aligned and C-contiguous array") from None

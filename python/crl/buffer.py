@@ -121,14 +121,11 @@ class TrajectoryBuffer:
                 column, a dtype of another kind. RuntimeError: a writer or another thread is writing some of the
                 environments. Nothing is added then.
         """
-        arrays, starts = self._rows((self._core.num_envs,), columns, episode_start)
-        self._core.add(1, arrays, starts)
+        self._add(self._core, (self._core.num_envs,), columns, episode_start)
 
     def add_rollout(self, *, episode_start: Any, **columns: Any) -> None:
         """Appends T rows to every environment: as `add`, with arrays of [T, num_envs, ...] and the same errors."""
-        lead = (_steps(episode_start), self._core.num_envs)
-        arrays, starts = self._rows(lead, columns, episode_start)
-        self._core.add(lead[0], arrays, starts)
+        self._add(self._core, (_steps(episode_start), self._core.num_envs), columns, episode_start)
 
     def writer(self, first_env: int, last_env: int) -> "Writer":
         """The exclusive writer of environments `first_env <= env < last_env`, until it is closed or dropped.
@@ -138,13 +135,24 @@ class TrajectoryBuffer:
         """
         return Writer(self, _integer("first_env", first_env, 0), _integer("last_env", last_env, 0))
 
-    def _rows(self, lead: tuple[int, ...], columns: dict[str, Any], starts: Any) -> tuple[list[Array], Array]:
+    def _add(
+        self, core: _core.Buffer | _core.Writer, lead: tuple[int, ...], columns: dict[str, Any], starts: Any
+    ) -> None:
+        if len(columns) == len(self._columns):
+            try:
+                core.add(lead, tuple([columns[name] for name, _, _ in self._columns]), starts)
+                return
+            except (KeyError, TypeError):  # Not exactly what the rows are made of: convert it, or say what is wrong.
+                pass
+        core.add(lead, *self._rows(lead, columns, starts))
+
+    def _rows(self, lead: tuple[int, ...], columns: dict[str, Any], starts: Any) -> tuple[tuple[Array, ...], Array]:
         if len(columns) != len(self._columns) or any(name not in columns for name, _, _ in self._columns):
             raise TypeError(_wrong_columns([name for name, _, _ in self._columns], columns))
         arrays = []
         for name, dtype, shape in self._columns:
             array = columns[name]
-            if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.c_contiguous:
+            if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.carray:
                 array = _convert(name, array, dtype, self._check)
             if array.shape != lead + shape:
                 raise ValueError(f"{name}: expected shape {lead + shape}; got {array.shape}")
@@ -152,7 +160,7 @@ class TrajectoryBuffer:
         starts = _flags(starts)
         if starts.shape != lead:
             raise ValueError(f"episode_start: expected shape {lead}; got {starts.shape}")
-        return arrays, starts
+        return tuple(arrays), starts
 
     # --- sampling --------------------------------------------------------------------------------------------------
 
@@ -195,7 +203,10 @@ class TrajectoryBuffer:
             type, `out` with the wrong shapes or dtypes. RuntimeError: writers overwrite rows faster than they can be
             copied.
         """
-        plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
+        try:
+            plan = self._plans[gamma, goal, columns, n_step, discount]
+        except (KeyError, TypeError):  # A new one, or given by a dict or a list, which cannot be looked up.
+            plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
         return plan.fill(_lead(batch_size, num_batches), out)
 
     def sample_segments(
@@ -405,14 +416,12 @@ class Writer:
 
     def add(self, *, episode_start: Any, **columns: Any) -> None:
         """As `TrajectoryBuffer.add`, with arrays of [last_env - first_env, ...]."""
-        arrays, starts = self._buffer._rows((self.last_env - self.first_env,), columns, episode_start)
-        self._core.add(1, arrays, starts)
+        self._buffer._add(self._core, (self.last_env - self.first_env,), columns, episode_start)
 
     def add_rollout(self, *, episode_start: Any, **columns: Any) -> None:
         """As `TrajectoryBuffer.add_rollout`, with arrays of [T, last_env - first_env, ...]."""
         lead = (_steps(episode_start), self.last_env - self.first_env)
-        arrays, starts = self._buffer._rows(lead, columns, episode_start)
-        self._core.add(lead[0], arrays, starts)
+        self._buffer._add(self._core, lead, columns, episode_start)
 
     def close(self) -> None:
         """Gives the environments back. Closing twice does nothing."""
@@ -506,7 +515,7 @@ def _array(name: str, value: Any) -> Array:
 
 
 def _convert(name: str, value: Any, dtype: np.dtype[Any], check_finite: bool) -> Array:
-    """`value` as a C-contiguous array of `dtype`, if that keeps its kind."""
+    """`value` as an aligned C-contiguous array of `dtype`, if that keeps its kind."""
     array = _array(name, value)
     if array.dtype != dtype:
         if array.dtype.kind in "iu" and dtype.kind in "iu":
@@ -517,7 +526,7 @@ def _convert(name: str, value: Any, dtype: np.dtype[Any], check_finite: bool) ->
             raise TypeError(f"{name}: expected {dtype} or what converts to it; got {array.dtype}")
         with np.errstate(over="ignore"):  # A float64 beyond float32 becomes infinite, and that is checked for.
             array = array.astype(dtype)
-    return np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray makes a 0-d array 1-d.
+    return np.require(array, requirements=["C", "A"])
 
 
 def _flags(value: Any) -> Array:

@@ -12,13 +12,18 @@ use crl_replay::buffer::{Buffer as Core, Config, Writer as CoreWriter};
 use crl_replay::error::Error;
 use crl_replay::goal::{Goals, Strategy};
 use crl_replay::layout::{Column, DType};
+use crl_replay::limit;
 use crl_replay::n_step::NStep;
 use crl_replay::prefetch::Prefetch as CorePrefetch;
 use crl_replay::sample::Request as RowRequest;
 use crl_replay::segments::{GoalFrom, SegmentRequest, Segments};
-use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArrayDyn};
+use numpy::{
+    PyArrayDyn, PyArrayMethods, PyReadonlyArray1, PyReadonlyArrayDyn, PyReadwriteArrayDyn, PyUntypedArray,
+    PyUntypedArrayMethods,
+};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use pyo3::{create_exception, intern};
 
 create_exception!(crl, InternalError, PyRuntimeError, "A bug in crl: please report it.");
@@ -85,6 +90,113 @@ fn filled<'a>(arrays: &'a mut [PyReadwriteArrayDyn<'_, u8>]) -> PyResult<Vec<&'a
     arrays.iter_mut().map(|array| array.as_slice_mut().map_err(|_| not_contiguous())).collect()
 }
 
+/// Arrays by type, so that their bytes are had without a view made for each call; rarer types go through one.
+macro_rules! by_type {
+    ($($variant:ident $number:ty),*) => {
+        /// An array of the type and shape of a column.
+        enum Array<'py> {
+            $($variant(Bound<'py, PyArrayDyn<$number>>),)*
+        }
+
+        /// One that is being read.
+        enum Readable<'py> {
+            $($variant(PyReadonlyArrayDyn<'py, $number>),)*
+        }
+
+        /// One that is being written.
+        enum Writable<'py> {
+            $($variant(PyReadwriteArrayDyn<'py, $number>),)*
+        }
+
+        impl<'py> Array<'py> {
+            fn readable(&self) -> PyResult<Readable<'py>> {
+                Ok(match self {
+                    $(Self::$variant(array) => Readable::$variant(array.try_readonly()?),)*
+                })
+            }
+
+            fn writable(&self) -> PyResult<Writable<'py>> {
+                Ok(match self {
+                    $(Self::$variant(array) => Writable::$variant(array.try_readwrite()?),)*
+                })
+            }
+        }
+
+        impl Readable<'_> {
+            fn bytes(&self) -> PyResult<&[u8]> {
+                match self {
+                    $(Self::$variant(array) => array.as_slice().map(bytemuck::cast_slice),)*
+                }
+                .map_err(|_| not_contiguous())
+            }
+        }
+
+        impl Writable<'_> {
+            fn bytes(&mut self) -> PyResult<&mut [u8]> {
+                match self {
+                    $(Self::$variant(array) => array.as_slice_mut().map(bytemuck::cast_slice_mut),)*
+                }
+                .map_err(|_| not_contiguous())
+            }
+        }
+    };
+}
+
+by_type!(F32 f32, I32 i32, Bytes u8);
+
+impl<'py> Array<'py> {
+    /// Takes an array of exactly the column's type, whose shape is `lead` and then that of a row. `crl.buffer` finds the
+    /// words for a user when this refuses.
+    fn new(array: &Bound<'py, PyAny>, column: &Column, lead: &[usize]) -> PyResult<Self> {
+        let untyped = array.cast_exact::<PyUntypedArray>()?;
+        if !untyped.shape().iter().eq(lead.iter().chain(&column.shape)) {
+            return Err(PyTypeError::new_err("expected arrays of other shapes"));
+        }
+        // What is contiguous in the order of Fortran is as well lent out as a slice.
+        if !untyped.is_c_contiguous() || !untyped.is_aligned() {
+            return Err(not_contiguous());
+        }
+        Ok(match column.dtype {
+            DType::F32 => Self::F32(array.cast::<PyArrayDyn<f32>>()?.clone()),
+            DType::I32 => Self::I32(array.cast::<PyArrayDyn<i32>>()?.clone()),
+            DType::U8 => Self::Bytes(array.cast::<PyArrayDyn<u8>>()?.clone()),
+            dtype if untyped.dtype().str()?.to_cow()? != dtype.name() => {
+                return Err(PyTypeError::new_err(format!("expected {}", dtype.name())));
+            }
+            _ => Self::Bytes(bytes(array)?),
+        })
+    }
+}
+
+/// Rows to be added: `lead` is [envs] or [steps, envs].
+struct Rows<'py> {
+    steps: usize,
+    columns: Vec<Readable<'py>>,
+    starts: PyReadonlyArrayDyn<'py, bool>,
+}
+
+impl<'py> Rows<'py> {
+    fn new(
+        columns: &[Column],
+        lead: Vec<usize>,
+        arrays: &Bound<'py, PyTuple>,
+        starts: &Bound<'py, PyAny>,
+    ) -> PyResult<Self> {
+        let readable = |(array, column): (Bound<'py, PyAny>, _)| Array::new(&array, column, &lead)?.readable();
+        let columns = arrays.iter().zip(columns).map(readable).collect::<PyResult<_>>()?;
+        let starts = starts.cast_exact::<PyUntypedArray>()?.cast::<PyArrayDyn<bool>>()?.try_readonly()?;
+        if starts.shape() != lead || !starts.is_c_contiguous() {
+            return Err(PyTypeError::new_err("expected starts of another shape"));
+        }
+        Ok(Self { steps: if lead.len() > 1 { lead[0] } else { 1 }, columns, starts })
+    }
+
+    fn bytes(&self) -> PyResult<(Vec<&[u8]>, &[u8])> {
+        let columns = self.columns.iter().map(Readable::bytes).collect::<PyResult<_>>()?;
+        Ok((columns, bytemuck::cast_slice(self.starts.as_slice().map_err(|_| not_contiguous())?)))
+    }
+}
+
 fn not_contiguous() -> PyErr {
     PyTypeError::new_err("expected C-contiguous arrays")
 }
@@ -118,13 +230,16 @@ impl Wanted {
 impl Request {
     #[getter]
     fn columns(&self) -> Vec<Spec> {
-        match &self.0 {
-            Wanted::Rows(request) => request.columns(),
-            Wanted::Segments(request) => request.columns(),
+        self.0.columns().iter().map(spec).collect()
+    }
+}
+
+impl Wanted {
+    fn columns(&self) -> &[Column] {
+        match self {
+            Self::Rows(request) => request.columns(),
+            Self::Segments(request) => request.columns(),
         }
-        .iter()
-        .map(spec)
-        .collect()
     }
 }
 
@@ -184,17 +299,18 @@ impl Buffer {
     fn add(
         &self,
         py: Python<'_>,
-        steps: usize,
-        columns: Vec<Bound<'_, PyAny>>,
+        lead: Vec<usize>,
+        columns: Bound<'_, PyTuple>,
         starts: Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let (columns, starts) = (inputs(&columns)?, inputs(&[starts])?);
-        let (columns, starts) = (slices(&columns)?, slices(&starts)?);
-        run(py, || self.0.add(steps, &columns, starts[0]))
+        let rows = Rows::new(self.0.layout().columns(), lead, &columns, &starts)?;
+        let (columns, starts) = rows.bytes()?;
+        run(py, || self.0.add(rows.steps, &columns, starts))
     }
 
     fn writer(&self, py: Python<'_>, first: usize, last: usize) -> PyResult<Writer> {
-        run(py, || self.0.writer(first, last).map(|writer| Writer(Mutex::new(Some(writer)))))
+        let buffer = Arc::clone(&self.0);
+        run(py, || Ok(Writer { core: Mutex::new(Some(buffer.writer(first, last)?)), buffer }))
     }
 
     fn request(
@@ -237,13 +353,19 @@ impl Buffer {
         &self,
         py: Python<'_>,
         request: &Request,
-        batch_size: usize,
-        num_batches: usize,
+        lead: Vec<usize>,
         first_batch: Option<u64>,
-        arrays: Vec<Bound<'_, PyAny>>,
+        arrays: Bound<'_, PyTuple>,
     ) -> PyResult<u64> {
-        let mut taken = memory(&arrays)?;
-        let mut slices = filled(&mut taken)?;
+        let targets = arrays.iter().zip(request.0.columns()).map(|(array, column)| Array::new(&array, column, &lead));
+        let targets = targets.collect::<PyResult<Vec<_>>>()?;
+        let mut taken = targets.iter().map(Array::writable).collect::<PyResult<Vec<_>>>()?;
+        let mut slices = taken.iter_mut().map(Writable::bytes).collect::<PyResult<Vec<_>>>()?;
+        let [num_batches, batch_size] = match *lead {
+            [batch_size] => [1, batch_size],
+            [num_batches, batch_size] => [num_batches, batch_size],
+            _ => return Err(PyTypeError::new_err("expected one or two leading axes")),
+        };
         run(py, || request.0.sample(&self.0, batch_size, num_batches, first_batch, &mut slices))
     }
 
@@ -333,22 +455,25 @@ fn spec(column: &Column) -> Spec {
 
 /// The writer behind `crl.Writer`; `None` once closed. The lock is only ever tried.
 #[pyclass(frozen)]
-struct Writer(Mutex<Option<CoreWriter>>);
+struct Writer {
+    core: Mutex<Option<CoreWriter>>,
+    buffer: Arc<Core>,
+}
 
 #[pymethods]
 impl Writer {
     fn add(
         &self,
         py: Python<'_>,
-        steps: usize,
-        columns: Vec<Bound<'_, PyAny>>,
+        lead: Vec<usize>,
+        columns: Bound<'_, PyTuple>,
         starts: Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let (columns, starts) = (inputs(&columns)?, inputs(&[starts])?);
-        let (columns, starts) = (slices(&columns)?, slices(&starts)?);
+        let rows = Rows::new(self.buffer.layout().columns(), lead, &columns, &starts)?;
+        let (columns, starts) = rows.bytes()?;
         run(py, || {
             self.with(|writer| match writer {
-                Some(writer) => writer.add(steps, &columns, starts[0]),
+                Some(writer) => writer.add(rows.steps, &columns, starts),
                 None => Err(Error::Busy("writer: it was closed; ask the buffer for a new one".into())),
             })
         })
@@ -366,7 +491,7 @@ impl Writer {
 
 impl Writer {
     fn with<T>(&self, work: impl FnOnce(&mut Option<CoreWriter>) -> Result<T, Error>) -> Result<T, Error> {
-        match self.0.try_lock() {
+        match self.core.try_lock() {
             Ok(mut writer) => work(&mut writer),
             Err(TryLockError::Poisoned(poisoned)) => work(&mut poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => {
@@ -404,6 +529,30 @@ impl Prefetch {
     }
 }
 
+/// Gathers rows at random as fast as this machine can: see `crl_replay::limit`.
+#[pyfunction]
+fn gather_limit(
+    py: Python<'_>,
+    columns: Vec<Bound<'_, PyAny>>,
+    indices: Vec<PyReadonlyArray1<'_, u32>>,
+    batch_size: usize,
+    out: Vec<Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let columns = inputs(&columns)?;
+    let views = out.iter().map(bytes).collect::<PyResult<Vec<_>>>()?;
+    let mut out = views.iter().map(|view| Ok(view.try_readwrite()?)).collect::<PyResult<Vec<_>>>()?;
+    let mut outputs = Vec::new();
+    for array in &mut out {
+        outputs.push(array.as_slice_mut().map_err(|_| not_contiguous())?);
+    }
+    let mut parts = Vec::new();
+    for ((rows, indices), output) in slices(&columns)?.into_iter().zip(&indices).zip(&outputs) {
+        let indices = indices.as_slice().map_err(|_| not_contiguous())?;
+        parts.push(limit::Part { rows, bytes: output.len() / batch_size.max(1), indices });
+    }
+    run(py, || limit::gather(&parts, batch_size, &mut outputs))
+}
+
 /// Panics behind the door, so that a test can see what comes out of it.
 #[pyfunction]
 fn panic_for_test(py: Python<'_>) -> PyResult<()> {
@@ -414,7 +563,7 @@ fn panic_for_test(py: Python<'_>) -> PyResult<()> {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{Buffer, InternalError, Prefetch, Request, SnapshotError, Writer, panic_for_test};
+    use super::{Buffer, InternalError, Prefetch, Request, SnapshotError, Writer, gather_limit, panic_for_test};
 
     /// "release" or "debug": a benchmark of the latter means nothing.
     #[pymodule_export]

@@ -20,6 +20,9 @@ use crate::sync;
 /// Bytes of a call's output from which several threads share it: below, waking them costs more than they save.
 const PARALLEL_BYTES: usize = 4 << 20;
 
+/// Rows between the one that is written and the one whose memory is asked for.
+const AHEAD: usize = 16;
+
 /// What a buffer is made of.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -203,10 +206,10 @@ impl Buffer {
         first_batch: Option<u64>,
         outputs: &mut [&mut [u8]],
     ) -> Result<u64> {
-        let bytes: Vec<usize> = request.outputs().iter().map(|output| output.bytes()).collect();
-        let (rows, first_batch) = self.begin(batch_size, num_batches, first_batch, &bytes, outputs)?;
+        let bytes = request.bytes();
+        let (rows, first_batch) = self.begin(batch_size, num_batches, first_batch, bytes, outputs)?;
         let sampler = Sampler { rings: &self.rings, request, seed: self.config.seed, first_batch, batch_size };
-        self.share(rows, &bytes, outputs, |from, rows, outputs| sampler.fill(from, rows, outputs))?;
+        self.share(rows, bytes, outputs, |from, rows, outputs| sampler.fill(from, rows, outputs))?;
         Ok(first_batch)
     }
 
@@ -399,12 +402,19 @@ impl Buffer {
         }
         let _adding = self.file.as_ref().map(RowFile::adding).transpose()?;
         self.check_open("add")?;
-        for (row, starts) in starts.iter().enumerate() {
-            self.rings.push(first + row % envs, *starts != 0, |index| {
-                for (field, bytes) in fields.iter().zip(columns) {
-                    self.rings.write(index, *field, &bytes[row * field.bytes..(row + 1) * field.bytes]);
+        for (step, starts) in starts.chunks_exact(envs).enumerate() {
+            for (env, starts) in starts.iter().enumerate() {
+                // The rows of one step lie far apart: several of them are on their way at once.
+                if env + AHEAD < envs {
+                    self.rings.prefetch_next(first + env + AHEAD);
                 }
-            });
+                let row = step * envs + env;
+                self.rings.push(first + env, *starts != 0, |index| {
+                    for (field, bytes) in fields.iter().zip(columns) {
+                        self.rings.write(index, *field, &bytes[row * field.bytes..(row + 1) * field.bytes]);
+                    }
+                });
+            }
         }
         Ok(())
     }

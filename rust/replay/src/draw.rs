@@ -44,16 +44,19 @@ impl<'a> Draw<'a> {
         Self { rings, need, listed: None }
     }
 
-    /// The row in a uniform slot below the fill of the fullest ring, if there is one: eligible or not.
+    /// Environment and slot, uniform below the fill of the fullest ring.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // Below the number of envs and of slots.
-    pub(crate) fn candidate(&self, words: &mut Words) -> Option<Place> {
-        let fullest = self.rings.fullest();
-        if fullest == 0 {
-            return None;
-        }
-        let (env, slot) = words.below_both(self.rings.num_envs() as u64, fullest);
-        self.rings.find(env as usize, slot as usize)
+    pub(crate) fn slot(&self, words: &mut Words) -> (usize, usize) {
+        let (env, slot) = words.below_both(self.rings.num_envs() as u64, self.rings.fullest().max(1));
+        (env as usize, slot as usize)
+    }
+
+    /// The row in such a slot, if there is one: eligible or not.
+    #[inline]
+    fn candidate(&self, words: &mut Words) -> Option<Place> {
+        let (env, slot) = self.slot(words);
+        self.rings.find(env, slot)
     }
 
     #[inline]

@@ -64,6 +64,8 @@ const CELLS: u32 = 4096;
 #[derive(Clone, Debug)]
 pub struct Table {
     law: Geometric,
+    /// The longest horizon that is answered from here.
+    tabled: usize,
     /// `1 − γ^k` for `k = 0..=TABLED`: never decreasing.
     mass: Box<[f64]>,
     /// The smallest `k` with `mass[k] > cell / CELLS`, at least 1.
@@ -78,7 +80,9 @@ impl Table {
         let mass: Box<[f64]> = (0_u32..=TABLED as u32).map(|k| -(law.ln_gamma * f64::from(k)).exp_m1()).collect();
         let cell = |cell: u32| mass.partition_point(|mass| *mass <= f64::from(cell) / f64::from(CELLS)).max(1) as u16;
         let guide = (0..CELLS).map(cell).collect();
-        Self { law, mass, guide }
+        // A law so close to uniform that all of the table lies in few cells would walk far through it.
+        let tabled = if law.ln_gamma > -1e-4 { 0 } else { TABLED };
+        Self { law, tabled, mass, guide }
     }
 
     /// The offset that belongs to `u` in `[0, 1)`: an integer in `1..=horizon`. `horizon` must not be 0.
@@ -86,13 +90,14 @@ impl Table {
     #[inline]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Below `CELLS`, and at most `TABLED`.
     pub fn offset(&self, u: f64, horizon: u32) -> u32 {
-        // A law so close to uniform that all of the table lies in few cells would walk far through it.
         let last = horizon as usize;
-        if last > TABLED || self.law.ln_gamma > -1e-4 {
+        if last > self.tabled {
             return self.law.offset(u, horizon);
         }
         let mass = u * self.mass[last];
-        let mut k = usize::from(self.guide[(mass * f64::from(CELLS)) as usize]);
+        let mut k = usize::from(self.guide[(mass * f64::from(CELLS)) as i32 as usize]);
+        // The first step has no branch: nobody can guess whether it is needed.
+        k += usize::from(self.mass[k] <= mass);
         while k < last && self.mass[k] <= mass {
             k += 1;
         }

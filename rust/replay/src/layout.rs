@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 pub(crate) const WORD: usize = 8;
 /// Words of a cache line.
 pub(crate) const LINE: usize = 8;
+pub(crate) const LINE_BYTES: usize = LINE * WORD;
+/// Cache lines asked for ahead in one record; the processor follows a longer one by itself.
+pub(crate) const FETCHED_LINES: usize = 32;
 /// No row can be larger: enough for any image, far from overflow.
 const MAX_ROW_BYTES: usize = 1 << 30;
 /// Columns of one buffer, and axes of one column.

@@ -27,8 +27,9 @@
 //! each of the four orderings that without it a model fails (`interleavings.rs`). `make shuttle` tries the whole buffer under
 //! random schedules of four threads (`schedules.rs`).
 //!
-//! `unsafe` is denied but for a call in `words.rs`, which asks Linux for large pages, and three lines of `storage.rs`,
-//! which lend words out as the slice of atomics that they are, be they in memory or in a mapped file.
+//! `unsafe` is denied but for two calls in `words.rs`, which ask Linux for large pages and the processor for a cache line,
+//! and three lines of `storage.rs`, which lend words out as the slice of atomics that they are, be they in memory or in a
+//! mapped file.
 pub mod buffer;
 mod draw;
 pub mod error;
@@ -40,6 +41,7 @@ mod header;
 #[cfg(all(test, loom))]
 mod interleavings;
 pub mod layout;
+pub mod limit;
 pub mod n_step;
 mod pool;
 pub mod prefetch;

@@ -49,6 +49,8 @@ pub(crate) struct Rings {
     ends: Words,
     slab: Slab,
     length: usize,
+    /// 2⁶⁴ / `length`, rounded up.
+    reciprocal: u64,
     /// Rows stored by the fullest ring. It only narrows where to draw: the ring itself has the last word.
     fullest: AtomicU64,
 }
@@ -60,7 +62,8 @@ impl Rings {
         let [counters, ends, _] = Self::words(num_envs, length, layout)?;
         let (counters, ends) = (source.words(counters)?, source.words(ends)?);
         let slab = Slab::new(source, num_envs * length, layout.words())?;
-        Some(Self { num_envs, counters, ends, slab, length, fullest: AtomicU64::new(0) })
+        let reciprocal = u64::MAX / length as u64 + 1;
+        Some(Self { num_envs, counters, ends, slab, length, reciprocal, fullest: AtomicU64::new(0) })
     }
 
     /// The words of counters, table of ends and rows; `None` if there cannot be so many.
@@ -156,6 +159,13 @@ impl Rings {
         }
     }
 
+    /// Asks for the cache lines that the next row of this environment will be written to.
+    #[inline]
+    pub(crate) fn prefetch_next(&self, env: usize) {
+        let n = self.counters(env).published.load(Relaxed);
+        self.slab.prefetch_record(self.at(env, self.slot(n)));
+    }
+
     /// Stores one field of the row at `index`.
     pub(crate) fn write(&self, index: usize, field: Field, bytes: &[u8]) {
         self.slab.write(index, field, bytes);
@@ -204,7 +214,8 @@ impl Rings {
         }
         // Rows from this one to the newest, both counted.
         let head = self.slot(n);
-        let age = if slot < head { head - slot } else { head + self.length - slot };
+        // No branch: nobody can guess on which side of the head a random slot lies.
+        let age = head + usize::from(slot >= head) * self.length - slot;
         Some(Place { env, slot, t: n - age as u64, newer: (age - 1) as u32 })
     }
 
@@ -263,7 +274,7 @@ impl Rings {
         Place { slot: if place.slot + 1 == self.length { 0 } else { place.slot + 1 }, ..place }
     }
 
-    /// Where the record of a row lies, for [`Rings::read`] and [`Rings::touch`].
+    /// Where the record of a row lies, for [`Rings::read`] and [`Rings::prefetch`].
     #[inline]
     pub(crate) fn index(&self, place: Place) -> usize {
         self.at(place.env, place.slot)
@@ -276,10 +287,16 @@ impl Rings {
         self.slab.read(index, field, bytes);
     }
 
-    /// Brings one cache line near.
+    /// Copies one field of the records at these indices, row after row: as [`Rings::read`].
     #[inline]
-    pub(crate) fn touch(&self, index: usize, word: usize) -> u64 {
-        self.slab.load(index, word)
+    pub(crate) fn gather(&self, indices: impl Iterator<Item = usize>, field: Field, bytes: &mut [u8]) {
+        self.slab.gather(indices, field, bytes);
+    }
+
+    /// Asks for the cache line of one word of the record at `index`.
+    #[inline]
+    pub(crate) fn prefetch(&self, index: usize, word: usize) {
+        self.slab.prefetch(index, word);
     }
 
     /// To be called between copying rows and asking whether they live.
@@ -311,16 +328,17 @@ impl Rings {
         env * self.length + slot
     }
 
-    /// `n % length`, by a narrow division where that is enough.
+    /// `n % length`, for a narrow `n` without a division (Lemire, Kaser, Kurz, 2019).
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // Below the length, which fits both.
+    #[allow(clippy::cast_possible_truncation)] // Below the length.
     fn slot(&self, n: u64) -> usize {
         if n < self.length as u64 {
-            return n as usize;
-        }
-        match u32::try_from(n) {
-            Ok(narrow) => (narrow % self.length as u32) as usize,
-            Err(_) => (n % self.length as u64) as usize,
+            n as usize
+        } else if n <= u64::from(u32::MAX) {
+            let fraction = self.reciprocal.wrapping_mul(n);
+            ((u128::from(fraction) * self.length as u128) >> 64) as usize
+        } else {
+            (n % self.length as u64) as usize
         }
     }
 }

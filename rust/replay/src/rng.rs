@@ -7,6 +7,7 @@
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A bijection of 64-bit words in which every input bit moves every output bit.
+#[inline]
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -29,6 +30,7 @@ impl Stream {
 
     /// The words of row `row`: as many as are asked for.
     #[must_use]
+    #[inline]
     pub fn row(self, row: u64) -> Words {
         Words { state: mix(self.key.wrapping_add(row.wrapping_add(1).wrapping_mul(GOLDEN))) }
     }
@@ -42,24 +44,29 @@ pub struct Words {
 
 impl Words {
     /// The next 64 uniform bits.
+    #[inline]
     pub fn word(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN);
         mix(self.state)
     }
 
     /// Uniform in `[0, 1)`, a multiple of 2⁻⁵³.
-    #[allow(clippy::cast_precision_loss)] // 53 bits fit an f64 exactly.
+    #[inline]
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_wrap)] // 53 bits fit an i64 and an f64 exactly.
     pub fn unit(&mut self) -> f64 {
-        (self.word() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+        // Processors convert an i64 in one step, and a u64 in several.
+        (self.word() >> 11) as i64 as f64 * (1.0 / (1_u64 << 53) as f64)
     }
 
     /// Uniform in `0..n`, exactly. `n` must not be 0.
+    #[inline]
     pub fn below(&mut self, n: u64) -> u64 {
         self.below_both(1, n).1
     }
 
     /// Uniform in `0..a` and in `0..b` from one word, exactly: the quotient and remainder by `b` of a uniform
     /// integer below `a * b`, without the division. `a * b` must fit 64 bits and not be 0.
+    #[inline]
     #[allow(clippy::cast_possible_truncation)] // Taking the halves of a product apart.
     pub fn below_both(&mut self, a: u64, b: u64) -> (u64, u64) {
         loop {

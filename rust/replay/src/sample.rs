@@ -1,22 +1,23 @@
 //! Drawing batches: (seed, batch, row) → (environment, row, offset) → bytes in the caller's memory.
 //!
-//! Rows go in blocks. A block is drawn first, then the cache lines it needs are touched, so that many of them travel
-//! at once, and then each output is copied in one pass; at last the block asks which of its rows were overwritten
-//! meanwhile, and draws those again.
-use std::hint::black_box;
+//! Rows go in blocks through three stages. The first draws rows and asks for their cache lines. The second, a block
+//! later, looks into the rows, draws their goals and asks for the lines of these. The third copies each output in one
+//! pass, asks which rows were overwritten meanwhile, and draws those again. So nobody waits for memory: while lines
+//! travel, the other stages work on other blocks.
+use std::slice;
 
 use crate::draw::{Draw, ROUNDS, overtaken};
 use crate::error::{Error, Result};
 use crate::goal::{Goals, Strategy};
-use crate::layout::{Column, DType, Field, LINE, Layout, WORD};
+use crate::layout::{Column, DType, FETCHED_LINES, Field, LINE, LINE_BYTES, Layout, WORD};
 use crate::n_step::{Ahead, NStep};
 use crate::ring::{Place, Rings};
 use crate::rng::{Stream, Words};
+use crate::words::prefetch;
 
-/// Rows drawn, then touched, then copied together.
-const BLOCK: usize = 64;
-/// Cache lines touched ahead in one record; the processor follows a longer one by itself.
-const TOUCHED_LINES: usize = 4;
+/// Rows that go through a stage together.
+const BLOCK: usize = 32;
+const STAGES: usize = 3;
 /// The row that an output is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -57,9 +58,9 @@ pub struct Request {
     goals: Goals,
     outputs: Vec<Output>,
     columns: Vec<Column>,
-    /// One word on each cache line that the outputs need of the row and the next, and of the goal.
-    row_touches: Vec<(Source, usize)>,
-    goal_touches: Vec<(Source, usize)>,
+    bytes: Vec<usize>,
+    /// One word on each cache line that the outputs need of the row, of the next, and of the goal.
+    lines: [Vec<usize>; 3],
 }
 
 impl Request {
@@ -67,26 +68,31 @@ impl Request {
     pub(crate) fn new(layout: &Layout, goals: Goals, n_step: Option<NStep>, names: &[String]) -> Result<Self> {
         let found = names.iter().map(|name| output(layout, n_step, name));
         let (outputs, columns): (Vec<_>, _) = found.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        let mut touches = vec![(Source::Row, 0)]; // The header tells the trajectory.
+        let mut lines = [vec![0], vec![], vec![]]; // The header of the row tells the trajectory.
         for output in &outputs {
             if let Output::Field(source, field) = *output {
+                let lines = &mut lines[source as usize];
                 let end = field.word + field.bytes.div_ceil(WORD);
-                for line in (field.word / LINE..end.div_ceil(LINE)).take(TOUCHED_LINES) {
-                    let word = (line * LINE).max(field.word);
-                    if !touches.iter().any(|&(other, at)| other == source && at / LINE == line) {
-                        touches.push((source, word));
+                for line in (field.word / LINE..end.div_ceil(LINE)).take(FETCHED_LINES) {
+                    if !lines.iter().any(|word| word / LINE == line) {
+                        lines.push((line * LINE).max(field.word));
                     }
                 }
             }
         }
-        let (goal_touches, row_touches) = touches.into_iter().partition(|(source, _)| *source == Source::Goal);
-        Ok(Self { goals, outputs, columns, row_touches, goal_touches })
+        let bytes = outputs.iter().map(|output| output.bytes()).collect();
+        Ok(Self { goals, outputs, columns, bytes, lines })
     }
 
     /// The outputs, in the order of the memory that [`crate::Buffer::sample`] is given.
     #[must_use]
     pub fn outputs(&self) -> &[Output] {
         &self.outputs
+    }
+
+    /// Bytes of one row of each output.
+    pub(crate) fn bytes(&self) -> &[usize] {
+        &self.bytes
     }
 
     /// Name, type and shape of one row of each output.
@@ -138,19 +144,17 @@ pub(crate) fn stored(layout: &Layout, name: &str) -> Option<(Source, usize)> {
 /// One row of a batch: where its parts lie, and what tells whether they still do.
 #[derive(Clone, Copy, Default)]
 struct Pick {
-    /// Records of the row, the next and the goal.
-    index: [usize; 3],
     row: Place,
-    goal: Place,
+    /// Records of the row and the goal.
+    index: usize,
+    goal_index: usize,
+    /// The goal, where it is not in the row's own trajectory.
+    stranger: Place,
+    /// Rows that follow it in its trajectory, and how many of them the goal is ahead.
+    later: u32,
     offset: u32,
     strategy: Strategy,
     words: Words,
-}
-
-impl Pick {
-    fn of(&self, source: Source) -> usize {
-        self.index[source as usize]
-    }
 }
 
 /// Draws the rows of some consecutive batches.
@@ -165,98 +169,167 @@ pub(crate) struct Sampler<'a> {
 impl Sampler<'_> {
     /// Fills `rows` rows of each output, the first being row `from` of the batches laid end to end.
     pub(crate) fn fill(&self, from: usize, rows: usize, outputs: &mut [&mut [u8]]) -> Result<()> {
-        let mut picks = [Pick::default(); BLOCK];
         let mut draw = Draw::new(self.rings, 1);
-        let (mut batch, mut row) = (from / self.batch_size, from % self.batch_size);
-        let mut stream = Stream::new(self.seed, self.first_batch + batch as u64);
-        for done in (0..rows).step_by(BLOCK) {
-            let picks = &mut picks[..BLOCK.min(rows - done)];
-            for pick in &mut *picks {
-                if row == self.batch_size {
-                    (batch, row) = (batch + 1, 0);
-                    stream = Stream::new(self.seed, self.first_batch + batch as u64);
-                }
-                *pick = self.begin(stream.row(row as u64), &mut draw)?;
-                row += 1;
+        let mut addresses = self.addresses(from);
+        let mut stages = [[Pick::default(); BLOCK]; STAGES];
+        let blocks = rows.div_ceil(BLOCK);
+        let size = |block: usize| BLOCK.min(rows - block * BLOCK);
+        for step in 0..blocks + STAGES - 1 {
+            if step < blocks {
+                self.begin(&mut stages[step % STAGES][..size(step)], &mut addresses, &mut draw)?;
+                self.fetch_outputs(step * BLOCK, size(step), outputs);
             }
-            self.touch(picks, &self.request.row_touches);
-            for pick in &mut *picks {
-                self.complete(pick, &mut draw)?;
+            if let Some(block) = step.checked_sub(1).filter(|block| *block < blocks) {
+                self.complete(&mut stages[block % STAGES][..size(block)], &mut draw)?;
             }
-            self.touch(picks, &self.request.goal_touches);
-            self.copy(picks, done, outputs);
-            Rings::settle();
-            for (i, pick) in picks.iter().enumerate() {
-                if !self.lives(pick) {
-                    self.again(*pick, done + i, outputs, &mut draw)?;
-                }
+            let mut fresh = stages[step % STAGES][..if step < blocks { size(step) } else { 0 }].iter();
+            if let Some(block) = step.checked_sub(2) {
+                let picks = &stages[block % STAGES][..size(block)];
+                self.deliver(picks, &mut fresh, block * BLOCK, outputs, &mut draw)?;
+            }
+            fresh.for_each(|pick| self.fetch(pick));
+        }
+        Ok(())
+    }
+
+    /// The randomness of each row from `from` on, through consecutive batches.
+    fn addresses(&self, from: usize) -> impl FnMut() -> Words {
+        let (mut batch, mut row) = (self.first_batch + (from / self.batch_size) as u64, from % self.batch_size);
+        let (seed, batch_size) = (self.seed, self.batch_size);
+        let mut stream = Stream::new(seed, batch);
+        move || {
+            if row == batch_size {
+                (batch, row) = (batch + 1, 0);
+                stream = Stream::new(seed, batch);
+            }
+            row += 1;
+            stream.row(row as u64 - 1)
+        }
+    }
+
+    /// Chooses the strategy of each row, and a first candidate for the row itself.
+    ///
+    /// Short loops, one after the other: what a row waits for in one of them is little, so the processor, which looks
+    /// some hundred instructions ahead, works on many rows at once.
+    #[inline(never)]
+    fn begin(&self, picks: &mut [Pick], addresses: &mut impl FnMut() -> Words, draw: &mut Draw<'_>) -> Result<()> {
+        for pick in &mut *picks {
+            pick.words = addresses();
+            pick.strategy = self.request.goals.choose(&mut pick.words);
+            (pick.row.env, pick.row.slot) = draw.slot(&mut pick.words);
+        }
+        for pick in &mut *picks {
+            pick.row = match self.rings.find(pick.row.env, pick.row.slot) {
+                Some(row) => row,
+                None => draw.other(&mut pick.words)?,
+            };
+            pick.index = self.rings.index(pick.row);
+        }
+        Ok(())
+    }
+
+    /// Asks for the cache lines of a row and of the next.
+    #[inline]
+    fn fetch(&self, pick: &Pick) {
+        let [row_lines, next_lines, _] = &self.request.lines;
+        row_lines.iter().for_each(|word| self.rings.prefetch(pick.index, *word));
+        if !next_lines.is_empty() {
+            let next = self.next(pick);
+            next_lines.iter().for_each(|word| self.rings.prefetch(next, *word));
+        }
+    }
+
+    /// Rejects candidates that nothing follows in their trajectory, and draws the goals.
+    #[inline(never)]
+    fn complete(&self, picks: &mut [Pick], draw: &mut Draw<'_>) -> Result<()> {
+        for pick in &mut *picks {
+            pick.later = self.rings.later(pick.row);
+            while pick.later == 0 {
+                pick.row = draw.other(&mut pick.words)?;
+                pick.later = self.rings.later(pick.row);
+                pick.index = self.rings.index(pick.row);
+            }
+        }
+        for pick in &mut *picks {
+            pick.offset = self.request.goals.offset(pick.strategy, pick.later, &mut pick.words);
+        }
+        for pick in &mut *picks {
+            pick.goal_index = if pick.strategy == Strategy::Random {
+                pick.stranger = draw.any(&mut pick.words)?;
+                self.rings.index(pick.stranger)
+            } else {
+                self.rings.index(self.rings.ahead(pick.row, pick.offset))
+            };
+        }
+        let goal_lines = &self.request.lines[Source::Goal as usize];
+        for pick in &*picks {
+            goal_lines.iter().for_each(|word| self.rings.prefetch(pick.goal_index, *word));
+        }
+        Ok(())
+    }
+
+    /// Copies the picks to the rows of the outputs from `first` on, and draws those again that a writer overtook.
+    #[inline(never)]
+    fn deliver(
+        &self,
+        picks: &[Pick],
+        fresh: &mut slice::Iter<'_, Pick>,
+        first: usize,
+        outputs: &mut [&mut [u8]],
+        draw: &mut Draw<'_>,
+    ) -> Result<()> {
+        self.copy(picks, fresh, first, outputs);
+        Rings::settle();
+        for (i, pick) in picks.iter().enumerate() {
+            if !self.lives(pick) {
+                self.again(*pick, first + i, outputs, draw)?;
             }
         }
         Ok(())
     }
 
-    /// Chooses the strategy of a row, and a first candidate for the row itself.
+    /// The record of the row after this one.
     #[inline]
-    fn begin(&self, mut words: Words, draw: &mut Draw<'_>) -> Result<Pick> {
-        let strategy = self.request.goals.choose(&mut words);
-        let row = match draw.candidate(&mut words) {
-            Some(row) => row,
-            None => draw.other(&mut words)?,
-        };
-        let here = self.rings.index(row);
-        // The next row's record most often follows; to touch a wrong one costs little.
-        Ok(Pick {
-            index: [here, self.rings.index(self.rings.beside(row)), here],
-            row,
-            strategy,
-            words,
-            ..Pick::default()
-        })
+    fn next(&self, pick: &Pick) -> usize {
+        self.rings.index(self.rings.beside(pick.row))
     }
 
-    /// Rejects the candidate if nothing follows it in its trajectory, and draws the goal.
-    #[inline]
-    fn complete(&self, pick: &mut Pick, draw: &mut Draw<'_>) -> Result<()> {
-        let mut later = self.rings.later(pick.row);
-        while later == 0 {
-            pick.row = draw.other(&mut pick.words)?;
-            later = self.rings.later(pick.row);
-        }
-        pick.offset = self.request.goals.offset(pick.strategy, later, &mut pick.words);
-        pick.goal = match pick.strategy {
-            Strategy::Random => draw.any(&mut pick.words)?,
-            _ => self.rings.ahead(pick.row, pick.offset),
-        };
-        pick.index = [pick.row, self.rings.ahead(pick.row, 1), pick.goal].map(|place| self.rings.index(place));
-        Ok(())
-    }
-
-    /// Loads a word of each of these cache lines of every pick. The loads do not depend on each other, so they overlap
-    /// as prefetches would.
-    fn touch(&self, picks: &[Pick], touches: &[(Source, usize)]) {
-        for &(source, word) in touches {
-            black_box(picks.iter().fold(0, |sum, pick| sum ^ self.rings.touch(pick.of(source), word)));
-        }
-    }
-
-    /// Copies the picks to the rows of the outputs from `first` on.
-    fn copy(&self, picks: &[Pick], first: usize, outputs: &mut [&mut [u8]]) {
+    /// Asks for the cache lines that are going to be written: words are stored one by one, and to a line that is far
+    /// away few stores can be under way.
+    fn fetch_outputs(&self, first: usize, rows: usize, outputs: &[&mut [u8]]) {
         for (output, memory) in self.request.outputs.iter().zip(outputs) {
             let bytes = output.bytes();
-            let rows = memory[first * bytes..(first + picks.len()) * bytes].chunks_exact_mut(bytes);
+            let memory = &memory[first * bytes..(first + rows) * bytes];
+            memory.iter().step_by(LINE_BYTES).for_each(|byte| prefetch(byte));
+        }
+    }
+
+    /// Copies the picks to the rows of the outputs from `first` on. With each row it asks for the lines of one of the
+    /// fresh picks: memory takes as many at a time as it can, and copies while it works.
+    fn copy(&self, picks: &[Pick], fresh: &mut slice::Iter<'_, Pick>, first: usize, outputs: &mut [&mut [u8]]) {
+        for (output, memory) in self.request.outputs.iter().zip(outputs) {
+            let bytes = output.bytes();
+            let memory = &mut memory[first * bytes..(first + picks.len()) * bytes];
             match *output {
                 Output::Offset => {
-                    for (pick, row) in picks.iter().zip(rows) {
-                        row.copy_from_slice(&pick.offset.to_ne_bytes());
-                    }
+                    let (rows, _) = memory.as_chunks_mut();
+                    picks.iter().zip(rows).for_each(|(pick, row)| *row = pick.offset.to_ne_bytes());
                 }
                 Output::Field(source, field) => {
-                    for (pick, row) in picks.iter().zip(rows) {
-                        self.rings.read(pick.of(source), field, row);
-                    }
+                    let record = |pick: &Pick| {
+                        if let Some(pick) = fresh.next() {
+                            self.fetch(pick);
+                        }
+                        match source {
+                            Source::Row => pick.index,
+                            Source::Next => self.next(pick),
+                            Source::Goal => pick.goal_index,
+                        }
+                    };
+                    self.rings.gather(picks.iter().map(record), field, memory);
                 }
                 Output::Ahead(ahead) => {
-                    for (pick, row) in picks.iter().zip(rows) {
+                    for (pick, row) in picks.iter().zip(memory.chunks_exact_mut(bytes)) {
                         ahead.read(self.rings, pick.row, row);
                     }
                 }
@@ -267,7 +340,7 @@ impl Sampler<'_> {
     fn lives(&self, pick: &Pick) -> bool {
         let lives = |place: Place| self.rings.lives(place.env, place.t);
         // A goal in the row's own trajectory is later, so it lives as long.
-        lives(pick.row) && (pick.strategy != Strategy::Random || lives(pick.goal))
+        lives(pick.row) && (pick.strategy != Strategy::Random || lives(pick.stranger))
     }
 
     /// Draws a row again, with further words of its own, until no writer overtakes it.
@@ -275,8 +348,9 @@ impl Sampler<'_> {
     fn again(&self, mut pick: Pick, row: usize, outputs: &mut [&mut [u8]], draw: &mut Draw<'_>) -> Result<()> {
         for _ in 0..ROUNDS {
             pick.row = draw.other(&mut pick.words)?;
-            self.complete(&mut pick, draw)?;
-            self.copy(&[pick], row, outputs);
+            pick.index = self.rings.index(pick.row);
+            self.complete(slice::from_mut(&mut pick), draw)?;
+            self.copy(&[pick], &mut [].iter(), row, outputs);
             Rings::settle();
             if self.lives(&pick) {
                 return Ok(());

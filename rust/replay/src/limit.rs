@@ -1,0 +1,150 @@
+//! The yardstick of sampling: how fast rows can be gathered at random at all.
+//!
+//! One array for each column, rows chosen beforehand, plain copies of what a prefetch has brought near: no ring, no
+//! draw, no law, no look whether a row is whole. What a benchmark calls the machine's limit is this loop.
+use crate::error::{Error, Result};
+use crate::layout::LINE_BYTES;
+use crate::words::{advise_huge_pages, prefetch};
+
+/// Cache lines on their way at once.
+const LINES_AHEAD: usize = 80;
+
+/// One column to gather from.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// Its rows, end to end.
+    pub rows: &'a [u8],
+    /// Bytes of one row.
+    pub bytes: usize,
+    /// Which rows to take, batch after batch.
+    pub indices: &'a [u32],
+}
+
+/// Memory like that of the buffer, in large pages and touched, for [`Part::rows`].
+#[must_use]
+pub fn memory(bytes: usize) -> Vec<u8> {
+    let mut memory = Vec::with_capacity(bytes);
+    advise_huge_pages(memory.spare_capacity_mut());
+    memory.resize(bytes, 1);
+    memory
+}
+
+/// Copies batches of `batch_size` rows into `outputs`, one slice for each part, each batch over the one before it.
+/// Indices that fill no batch are left out.
+///
+/// # Errors
+/// `Invalid` if a part lacks a row that it is asked for, or lengths do not fit each other.
+pub fn gather(parts: &[Part<'_>], batch_size: usize, outputs: &mut [&mut [u8]]) -> Result<()> {
+    let count = parts.first().map_or(0, |part| part.indices.len());
+    let fits = |(part, output): (&Part<'_>, &&mut [u8])| {
+        let rows = part.rows.len().checked_div(part.bytes).unwrap_or(0);
+        let last = part.indices.iter().fold(0, |last, index| last.max(*index)) as usize;
+        part.indices.len() == count && last < rows && output.len() == batch_size * part.bytes
+    };
+    if batch_size == 0 || parts.len() != outputs.len() || !parts.iter().zip(&*outputs).all(fits) {
+        return Err(Error::Invalid(format!(
+            "gather_limit: expected for each column as many indices below its rows, and {batch_size} rows of output"
+        )));
+    }
+    // Where the compiler knows the lengths, a copy is a few moves: those of an ant and of a humanoid.
+    match (parts, &mut *outputs) {
+        ([a, b, c], [x, y, z]) if [a.bytes, b.bytes, c.bytes] == [116, 32, 8] => {
+            known::<116, 32, 8>([a, b, c], batch_size, [x, y, z]);
+        }
+        ([a, b, c], [x, y, z]) if [a.bytes, b.bytes, c.bytes] == [1072, 68, 12] => {
+            known::<1072, 68, 12>([a, b, c], batch_size, [x, y, z]);
+        }
+        _ => any(parts, batch_size, outputs),
+    }
+    Ok(())
+}
+
+const fn ahead(bytes: usize) -> usize {
+    let rows = LINES_AHEAD * LINE_BYTES / bytes;
+    if rows > 16 { 16 } else { rows + 1 }
+}
+
+#[inline]
+fn fetch(row: &[u8]) {
+    // Past the last byte by up to a line: a row that begins within a line ends within one more.
+    (0..row.len() + LINE_BYTES).step_by(LINE_BYTES).for_each(|byte| prefetch(&raw const row[byte.min(row.len() - 1)]));
+}
+
+fn known<const A: usize, const B: usize, const C: usize>(
+    parts: [&Part<'_>; 3],
+    batch_size: usize,
+    outputs: [&mut [u8]; 3],
+) {
+    let ([a, b, c], [x, y, z]) = (parts, outputs);
+    let (a_rows, b_rows, c_rows) = (a.rows.as_chunks::<A>().0, b.rows.as_chunks::<B>().0, c.rows.as_chunks::<C>().0);
+    let (x, y, z) = (x.as_chunks_mut::<A>().0, y.as_chunks_mut::<B>().0, z.as_chunks_mut::<C>().0);
+    let batches = |part: &Part<'_>| part.indices.len() / batch_size * batch_size;
+    for from in (0..batches(a)).step_by(batch_size) {
+        let [a, b, c] = [a, b, c].map(|part| &part.indices[from..from + batch_size]);
+        let rows = |i: usize| (&a_rows[a[i] as usize], &b_rows[b[i] as usize], &c_rows[c[i] as usize]);
+        let fetch = |i: usize| {
+            let (a, b, c) = rows(i);
+            fetch(a);
+            fetch(b);
+            fetch(c);
+        };
+        let ahead = const { ahead(A + B + C) };
+        (0..ahead.min(batch_size)).for_each(fetch);
+        for i in 0..batch_size {
+            if i + ahead < batch_size {
+                fetch(i + ahead);
+            }
+            let (a, b, c) = rows(i);
+            x[i] = *a;
+            y[i] = *b;
+            z[i] = *c;
+        }
+    }
+}
+
+fn any(parts: &[Part<'_>], batch_size: usize, outputs: &mut [&mut [u8]]) {
+    let batches = parts.first().map_or(0, |part| part.indices.len() / batch_size);
+    let ahead = ahead(parts.iter().map(|part| part.bytes).sum());
+    let row =
+        |part: &Part<'_>, i: usize| part.indices[i] as usize * part.bytes..(part.indices[i] as usize + 1) * part.bytes;
+    for from in (0..batches * batch_size).step_by(batch_size) {
+        let fetch = |i: usize| parts.iter().for_each(|part| fetch(&part.rows[row(part, from + i)]));
+        (0..ahead.min(batch_size)).for_each(fetch);
+        for i in 0..batch_size {
+            if i + ahead < batch_size {
+                fetch(i + ahead);
+            }
+            for (part, output) in parts.iter().zip(&mut *outputs) {
+                output[i * part.bytes..(i + 1) * part.bytes].copy_from_slice(&part.rows[row(part, from + i)]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gathers_what_it_is_told() {
+        for widths in [[116, 32, 8], [1072, 68, 12], [5, 1, 64]] {
+            let arrays = widths.map(|bytes| {
+                let mut array = memory(bytes * 50);
+                array.iter_mut().enumerate().for_each(|(i, byte)| *byte = u8::try_from(i / bytes).unwrap());
+                array
+            });
+            let indices: Vec<u32> = (0..70).map(|i| i * 17 % 50).collect();
+            let part = |k: usize| Part { rows: &arrays[k], bytes: widths[k], indices: &indices };
+            let mut outputs = widths.map(|bytes| vec![0; bytes * 32]);
+            let mut slices = outputs.iter_mut().map(|output| &mut output[..]).collect::<Vec<_>>();
+            gather(&[part(0), part(1), part(2)], 32, &mut slices).unwrap();
+            let none = Part { indices: &[50], ..part(0) };
+            assert!(gather(&[none], 1, &mut slices[..1]).is_err());
+            for (output, bytes) in outputs.iter().zip(widths) {
+                for (row, index) in output.chunks(bytes).zip(&indices[32..64]) {
+                    assert!(row.iter().all(|byte| u32::from(*byte) == *index));
+                }
+            }
+        }
+    }
+}

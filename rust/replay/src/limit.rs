@@ -47,13 +47,10 @@ pub fn gather(parts: &[Part<'_>], batch_size: usize, outputs: &mut [&mut [u8]]) 
         )));
     }
     // Where the compiler knows the lengths, a copy is a few moves: those of an ant and of a humanoid.
-    match (parts, &mut *outputs) {
-        ([a, b, c], [x, y, z]) if [a.bytes, b.bytes, c.bytes] == [116, 32, 8] => {
-            known::<116, 32, 8>([a, b, c], batch_size, [x, y, z]);
-        }
-        ([a, b, c], [x, y, z]) if [a.bytes, b.bytes, c.bytes] == [1072, 68, 12] => {
-            known::<1072, 68, 12>([a, b, c], batch_size, [x, y, z]);
-        }
+    let widths: Vec<_> = parts.iter().map(|part| part.bytes).collect();
+    match widths[..] {
+        [116, 32, 8] => known::<116, 32, 8>(parts, batch_size, outputs),
+        [1072, 68, 12] => known::<1072, 68, 12>(parts, batch_size, outputs),
         _ => any(parts, batch_size, outputs),
     }
     Ok(())
@@ -70,34 +67,41 @@ fn fetch(row: &[u8]) {
     (0..row.len() + LINE_BYTES).step_by(LINE_BYTES).for_each(|byte| prefetch(&raw const row[byte.min(row.len() - 1)]));
 }
 
-fn known<const A: usize, const B: usize, const C: usize>(
-    parts: [&Part<'_>; 3],
+fn known<const OBSERVATION: usize, const ACTION: usize, const GOAL: usize>(
+    parts: &[Part<'_>],
     batch_size: usize,
-    outputs: [&mut [u8]; 3],
+    outputs: &mut [&mut [u8]],
 ) {
-    let ([a, b, c], [x, y, z]) = (parts, outputs);
-    let (a_rows, b_rows, c_rows) = (a.rows.as_chunks::<A>().0, b.rows.as_chunks::<B>().0, c.rows.as_chunks::<C>().0);
-    let (x, y, z) = (x.as_chunks_mut::<A>().0, y.as_chunks_mut::<B>().0, z.as_chunks_mut::<C>().0);
-    let batches = |part: &Part<'_>| part.indices.len() / batch_size * batch_size;
-    for from in (0..batches(a)).step_by(batch_size) {
-        let [a, b, c] = [a, b, c].map(|part| &part.indices[from..from + batch_size]);
-        let rows = |i: usize| (&a_rows[a[i] as usize], &b_rows[b[i] as usize], &c_rows[c[i] as usize]);
-        let fetch = |i: usize| {
-            let (a, b, c) = rows(i);
-            fetch(a);
-            fetch(b);
-            fetch(c);
+    let ([first, second, third], [to_first, to_second, to_third]) = (parts, outputs) else { return };
+    let observations = first.rows.as_chunks::<OBSERVATION>().0;
+    let actions = second.rows.as_chunks::<ACTION>().0;
+    let goals = third.rows.as_chunks::<GOAL>().0;
+    let to_observations = to_first.as_chunks_mut::<OBSERVATION>().0;
+    let to_actions = to_second.as_chunks_mut::<ACTION>().0;
+    let to_goals = to_third.as_chunks_mut::<GOAL>().0;
+    let batches = first.indices.len() / batch_size;
+    for from in (0..batches * batch_size).step_by(batch_size) {
+        let [of_first, of_second, of_third] = [first, second, third].map(|part| &part.indices[from..from + batch_size]);
+        let rows = |i: usize| {
+            let observation = &observations[of_first[i] as usize];
+            (observation, &actions[of_second[i] as usize], &goals[of_third[i] as usize])
         };
-        let ahead = const { ahead(A + B + C) };
+        let fetch = |i: usize| {
+            let (observation, action, goal) = rows(i);
+            fetch(observation);
+            fetch(action);
+            fetch(goal);
+        };
+        let ahead = const { ahead(OBSERVATION + ACTION + GOAL) };
         (0..ahead.min(batch_size)).for_each(fetch);
         for i in 0..batch_size {
             if i + ahead < batch_size {
                 fetch(i + ahead);
             }
-            let (a, b, c) = rows(i);
-            x[i] = *a;
-            y[i] = *b;
-            z[i] = *c;
+            let (observation, action, goal) = rows(i);
+            to_observations[i] = *observation;
+            to_actions[i] = *action;
+            to_goals[i] = *goal;
         }
     }
 }

@@ -334,8 +334,8 @@ impl Rings {
     fn slot(&self, n: u64) -> usize {
         if n < self.length as u64 {
             n as usize
-        } else if n <= u64::from(u32::MAX) {
-            let fraction = self.reciprocal.wrapping_mul(n);
+        } else if let Ok(narrow) = u32::try_from(n) {
+            let fraction = self.reciprocal.wrapping_mul(narrow.into());
             ((u128::from(fraction) * self.length as u128) >> 64) as usize
         } else {
             (n % self.length as u64) as usize

@@ -232,10 +232,14 @@ impl Sampler<'_> {
     #[inline]
     fn fetch(&self, pick: &Pick) {
         let [row_lines, next_lines, _] = &self.request.lines;
-        row_lines.iter().for_each(|word| self.rings.prefetch(pick.index, *word));
+        for word in row_lines {
+            self.rings.prefetch(pick.index, *word);
+        }
         if !next_lines.is_empty() {
             let next = self.next(pick);
-            next_lines.iter().for_each(|word| self.rings.prefetch(next, *word));
+            for word in next_lines {
+                self.rings.prefetch(next, *word);
+            }
         }
     }
 
@@ -263,7 +267,9 @@ impl Sampler<'_> {
         }
         let goal_lines = &self.request.lines[Source::Goal as usize];
         for pick in &*picks {
-            goal_lines.iter().for_each(|word| self.rings.prefetch(pick.goal_index, *word));
+            for word in goal_lines {
+                self.rings.prefetch(pick.goal_index, *word);
+            }
         }
         Ok(())
     }

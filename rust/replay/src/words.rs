@@ -113,7 +113,8 @@ impl Slab {
 }
 
 /// Copies words to as many bytes as they hold, or to fewer by less than a word.
-#[inline(always)] // The number of words is known where it is called.
+#[allow(clippy::inline_always)] // Where it is called the number of words is known.
+#[inline(always)]
 fn copy(words: &[AtomicU64], bytes: &mut [u8]) {
     let Some((last, whole)) = words.split_last() else { return };
     let (chunks, rest) = bytes.split_at_mut(whole.len() * WORD);

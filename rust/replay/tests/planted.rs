@@ -1,4 +1,4 @@
-//! Undefined behaviour on purpose, in the memory that the buffer's own code fills: ThreadSanitizer must find it, or
+//! Undefined behaviour on purpose, in the memory that the buffer's own code fills: `ThreadSanitizer` must find it, or
 //! its silence about everything else would mean nothing. `make tsan` runs this and expects a report.
 #![allow(unsafe_code)]
 

@@ -463,6 +463,10 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
         ({"network": "cnn"}, "network must be one of residual, mlp"),
         ({"num_action_candidates": 0}, "num_action_candidates must be at least 1, got 0"),
         ({"width": 0}, "width must be at least 1, got 0"),
+        (
+            {"width": None, "initial_alpha": None},
+            "config leaves width, initial_alpha to be chosen: pass crl.config.resol",
+        ),
     ],
 )
 def test_impossible_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:

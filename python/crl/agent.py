@@ -190,10 +190,15 @@ class Agent:
         config: a resolved `crl.TrainConfig`, or anything with the attributes of `Config`.
         device: of weights, updates and actions. The same seed gives the same weights on every device.
     Raises:
-        ValueError: a size, depth, kind or precision that does not exist.
+        ValueError: a size, depth, kind or precision that does not exist, or a setting not chosen yet.
     """
 
     def __init__(self, spec: Spec, config: Config, device: str | torch.device = "cpu") -> None:
+        names = (name for name, kind in vars(Config).items() if isinstance(kind, property))
+        if auto := [name for name in names if getattr(config, name) is None]:
+            raise ValueError(
+                f"config leaves {', '.join(auto)} to be chosen: pass crl.config.resolve(config, ...).config"
+            )
         losses.check_energy(config.energy)
         losses.check_contrastive_loss(config.contrastive_loss)
         if config.num_action_candidates < 1:

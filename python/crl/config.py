@@ -91,7 +91,7 @@ class TrainConfig:
         AUTO, "Objective", "Entropy temperature at the start; it adapts by learning_rate.", above=0
     )
     target_entropy_scale: float = _setting(
-        0.5, "Objective", "Target entropy is minus this times the action dimensions.", at_least=0
+        AUTO, "Objective", "Target entropy is minus this times the action dimensions.", at_least=0
     )
     learning_rate: float = _setting(AUTO, "Objective", "Adam step size of actor, critic and temperature.", above=0)
     batch_size: int = _setting(AUTO, "Objective", "Rows in a batch; the others' goals are the negatives.", at_least=2)

@@ -313,10 +313,12 @@ def test_a_second_interrupt_stops_at_once_and_the_run_can_go_on(tmp_path: Path) 
     checkpoint.latest(run)  # whole
 
 
-def test_the_installed_command(tmp_path: Path) -> None:
-    command = shutil.which("crl", path=Path(sys.executable).parent) or shutil.which("crl")
-    assert command
-    done = subprocess.run([command, "train", "--depth", "255"], capture_output=True, text=True, cwd=tmp_path)
+@pytest.mark.parametrize("as_module", [False, True])
+def test_the_installed_command(tmp_path: Path, as_module: bool) -> None:
+    script = shutil.which("crl", path=Path(sys.executable).parent) or shutil.which("crl")
+    assert script
+    command = [sys.executable, "-m", "crl"] if as_module else [script]
+    done = subprocess.run([*command, "train", "--depth", "255"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert "252 or 256" in done.stderr
     assert "Traceback" not in done.stderr

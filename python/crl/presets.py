@@ -74,7 +74,7 @@ _POINT_MAZE = {
     "prefill": "uniform",
     "learning_starts": 64_000,
     "buffer_capacity": 1_600_000,
-    "total_env_steps": 1_500_000,
+    "total_env_steps": 750_000,
     "eval_interval": 75_000,
 }
 

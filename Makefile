@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export DIST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan soak fuzz bench bench-smoke wheel package readme-train readme-test ci clean
+.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz bench bench-smoke wheel package readme-train readme-test ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -45,7 +45,7 @@ test-all: setup  ## also the slow ones
 rust-test:  ## the tests of the Rust core
 	cargo test --package crl-replay --locked
 
-loom:  ## interleavings of the buffer's writers and readers, up to three preemptions
+loom:  ## interleavings of the buffer's writers and readers and of the loader's two sides, up to three preemptions
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 \
 		cargo test --package crl-replay --lib --release --locked --target-dir target/loom interleavings
 
@@ -53,18 +53,28 @@ shuttle:  ## 100,000 random schedules of two writers and two samplers
 	RUSTFLAGS="--cfg shuttle" \
 		cargo test --package crl-replay --lib --release --locked --target-dir target/shuttle schedules
 
-# ThreadSanitizer comes with every stable compiler, behind a switch. The standard library itself is not instrumented:
-# what it takes for races there is in tsan.supp. A planted race must be found in the buffer's own code, which succeeds in
-# about every second run.
+# Sanitizers come with every stable compiler, behind a switch. The standard library itself is not instrumented: what
+# ThreadSanitizer takes for races there is in tsan.supp. What is planted must be found, and in the buffer's own code; a
+# race is found in about every second run. A test that asks for more memory than there is must get none, and no report.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
-TSAN = RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
-	TSAN_OPTIONS="suppressions=$(CURDIR)/rust/replay/tests/tsan.supp" \
-	cargo test --package crl-replay --locked --target $(HOST) --target-dir target/tsan
+SANITIZED = RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$(1) -Cunsafe-allow-abi-mismatch=sanitizer" \
+	TSAN_OPTIONS="suppressions=$(CURDIR)/rust/replay/tests/tsan.supp" ASAN_OPTIONS=allocator_may_return_null=1 \
+	cargo test --package crl-replay --locked --target $(HOST) --target-dir target/$(1)
+PLANTED = for run in 1 2 3 4 5 6 7 8 9 10; do \
+	$(call SANITIZED,$(1)) --test planted -- --ignored $(2) >target/$(1)/planted.log 2>&1; \
+	grep --quiet " crl_replay::\| <crl_replay::" target/$(1)/planted.log \
+		&& grep --max-count=1 "SUMMARY: .*$(3)" target/$(1)/planted.log && exit 0; \
+	done; cat target/$(1)/planted.log; exit 1
+
 tsan:  ## a moment of soaking under ThreadSanitizer, which must find a race that is planted and no other
-	$(TSAN) --test soak
-	for run in 1 2 3 4 5 6 7 8 9 10; do \
-		$(TSAN) --test planted -- --ignored >target/tsan/planted.log 2>&1; \
-		grep --max-count=1 "SUMMARY.*<crl_replay::words::Slab>::read" target/tsan/planted.log && exit 0; done; exit 1
+	$(call SANITIZED,thread) --test soak
+	$(call PLANTED,thread,two_samplers_fill,data race)
+
+asan:  ## the Rust tests under AddressSanitizer, leaks too, which must find what is planted and nothing else
+	$(call SANITIZED,address) --lib --tests
+	$(call PLANTED,address,a_batch_ends_beyond,heap-buffer-overflow)
+	$(call PLANTED,address,rows_are_read_after,heap-use-after-free)
+	$(call PLANTED,address,a_buffer_is_never,leaked in)
 
 MINUTES ?= 60
 WRITERS ?= 1

@@ -24,7 +24,8 @@
 //! second look at it, so the look shows it. A goal is later than its row, so one look covers both.
 //!
 //! `make loom` explores the interleavings of writers and a reader on toy rings, up to three preemptions, and shows for
-//! each of the four orderings that without it a model fails (`interleavings.rs`). `make shuttle` tries the whole buffer under
+//! each of the four orderings that without it a model fails (`interleavings.rs`); likewise the loader's ring
+//! (`prefetch_interleavings.rs`). `make shuttle` tries the whole buffer under
 //! random schedules of four threads (`schedules.rs`).
 //!
 //! `unsafe` is denied but for two calls in `words.rs`, which ask Linux for large pages and the processor for a cache line,
@@ -45,6 +46,8 @@ pub mod limit;
 pub mod n_step;
 mod pool;
 pub mod prefetch;
+#[cfg(all(test, loom))]
+mod prefetch_interleavings;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod properties;
 mod ring;

@@ -3,9 +3,10 @@
 //! A slot is filled again only after it was given back, so a consumer decides how long it needs the memory.
 use std::ops::Range;
 use std::process;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use crate::error::{Error, Result};
+use crate::sync::{Condvar, Mutex, MutexGuard, is_taken_down, notify};
 
 /// The turns of a ring of slots, for one run of batches. The memory itself belongs to the thread that fills.
 pub struct Prefetch {
@@ -37,7 +38,7 @@ impl Prefetch {
         if slots == 0 {
             return Err(Error::Invalid("slots: expected at least 1; got 0".into()));
         }
-        let (turns, changed) = (Mutex::default(), Condvar::new());
+        let (turns, changed) = (Mutex::new(Turns::default()), Condvar::new());
         Ok(Self { slots: slots as u64, turns, changed, process: process::id() })
     }
 
@@ -111,12 +112,16 @@ impl Prefetch {
     fn change(&self, change: impl FnOnce(&mut Turns)) {
         if !self.is_foreign() {
             change(&mut self.lock());
-            self.changed.notify_all();
+            notify(&self.changed);
         }
     }
 
     fn wait(&self, until: impl Fn(&Turns) -> bool) -> MutexGuard<'_, Turns> {
-        self.changed.wait_while(self.lock(), |turns| !until(turns)).unwrap_or_else(PoisonError::into_inner)
+        let mut turns = self.lock();
+        while !until(&turns) {
+            turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+        turns
     }
 
     fn lock(&self) -> MutexGuard<'_, Turns> {
@@ -129,7 +134,9 @@ struct Ended<'a>(&'a Prefetch);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.change(|turns| turns.ended = true);
+        if !is_taken_down() {
+            self.0.change(|turns| turns.ended = true);
+        }
     }
 }
 

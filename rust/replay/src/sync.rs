@@ -1,23 +1,33 @@
-//! The one door to the atomics that rows pass through: `std` in a build, `loom` under `--cfg loom`, `shuttle` under
-//! `--cfg shuttle`.
+//! The one door to the atomics that rows pass through, and to the lock of the loader's ring: `std` in a build, `loom`
+//! under `--cfg loom`, `shuttle` under `--cfg shuttle`.
 //!
-//! The four orderings of the row protocol are here, two pairs (the table is in the crate's documentation). Under loom
-//! each can be left out on purpose, so that the models can show that they notice.
+//! The four orderings of the row protocol are here, two pairs (the table is in the crate's documentation), and the call
+//! that ends a wait. Under loom each can be left out on purpose, so that the models can show that they notice.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+pub(crate) use loom::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering, fence},
+};
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering, fence};
+pub(crate) use shuttle::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering, fence},
+};
 #[cfg(not(any(loom, shuttle)))]
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
+pub(crate) use std::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering, fence},
+};
 
-/// One half of a pair of orderings.
+/// One half of a pair: of orderings, or of a wait and what ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {
     Publish,
     Published,
     AfterClaim,
     BeforeCheck,
+    Notify,
 }
 
 /// A row becomes visible. Pairs with [`published`].
@@ -46,6 +56,18 @@ pub(crate) fn fence_before_check() {
     if kept(Half::BeforeCheck) {
         fence(Ordering::Acquire);
     }
+}
+
+/// What others wait for may have come true.
+pub(crate) fn notify(changed: &Condvar) {
+    if kept(Half::Notify) {
+        changed.notify_all();
+    }
+}
+
+/// Whether this thread belongs to a model that has failed: in a deadlock loom's locks cannot be taken any more.
+pub(crate) fn is_taken_down() -> bool {
+    cfg!(loom) && std::thread::panicking()
 }
 
 #[cfg(not(loom))]

@@ -1,5 +1,6 @@
-//! Undefined behaviour on purpose, in the memory that the buffer's own code fills: `ThreadSanitizer` must find it, or
-//! its silence about everything else would mean nothing. `make tsan` runs this and expects a report.
+//! Undefined behaviour and a leak on purpose, in memory that the buffer's own code reads and fills: the sanitizers must
+//! find each, or their silence about everything else would mean nothing. `make tsan` and `make asan` run these and
+//! expect reports.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -44,4 +45,31 @@ fn two_samplers_fill_the_same_memory() {
             });
         }
     });
+}
+
+#[test]
+#[ignore = "undefined behaviour on purpose, for make asan"]
+fn a_batch_ends_beyond_its_memory() {
+    let (buffer, request) = buffer();
+    let mut memory = vec![0_u8; (BATCH - 1) * 8];
+    // SAFETY: none. The last row lies beyond the end.
+    let beyond = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr(), BATCH * 8) };
+    buffer.sample(&request, BATCH, 1, None, &mut [beyond]).unwrap();
+}
+
+#[test]
+#[ignore = "undefined behaviour on purpose, for make asan"]
+fn rows_are_read_after_they_were_freed() {
+    let (buffer, _) = buffer();
+    let rows = vec![0_u8; 8];
+    // SAFETY: none. The memory is given back before it is read.
+    let freed = unsafe { std::slice::from_raw_parts(rows.as_ptr(), 8) };
+    drop(rows);
+    buffer.add(1, &[freed], &[0]).unwrap();
+}
+
+#[test]
+#[ignore = "a leak on purpose, for make asan"]
+fn a_buffer_is_never_given_back() {
+    std::mem::forget(Box::new(buffer()));
 }

@@ -5,27 +5,18 @@ needs torch, imported when a loader is made. `docs/buffer.md` explains the buffe
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeAlias
-
-import numpy as np
-from numpy.typing import DTypeLike
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from crl import _core
 from crl._core import InternalError, SnapshotError
-from crl.batch import Array, Batch, Plan
+from crl.arguments import integer
+from crl.batch import Array, Batch
+from crl.columns import ColumnSpec, declared, described, rows, steps
 from crl.loader import Loader
+from crl.plan import Goal, Plans, leading
 
 __all__ = ["Batch", "InternalError", "Loader", "SnapshotError", "TrajectoryBuffer", "Writer"]
-
-Shape: TypeAlias = int | Sequence[int]
-ColumnSpec: TypeAlias = Shape | tuple[Shape, DTypeLike]
-Goal: TypeAlias = str | Mapping[str, float]
-
-_STANDARD = ("observation", "action", "achieved_goal")
-_RESERVED = ("goal", "offset", "mask", "extras", "items", "episode_start")
-_PREFIXES = ("next_", "goal_", "n_step_", "_")
 
 
 class TrajectoryBuffer:
@@ -61,7 +52,7 @@ class TrajectoryBuffer:
         being written when its machine stopped.
     """
 
-    __slots__ = ("_check", "_columns", "_core", "_plans")
+    __slots__ = ("_columns", "_core", "_plans")
 
     def __init__(
         self,
@@ -77,21 +68,17 @@ class TrajectoryBuffer:
         sample_threads: int | None = None,
         path: str | os.PathLike[str] | None = None,
     ) -> None:
-        num_envs = _integer("num_envs", num_envs, 1)
-        capacity = _integer("capacity", capacity, 1)
+        num_envs = integer("num_envs", num_envs, 1)
+        capacity = integer("capacity", capacity, 1)
         if nonfinite not in ("error", "allow"):
             raise ValueError(f'nonfinite: expected "error" or "allow"; got {nonfinite!r}')
-        specs = dict(zip(_STANDARD, (observation, action, achieved_goal), strict=True))
-        for name, spec in (extras or {}).items():
-            _check_extra(name)
-            specs[name] = spec
-        columns = [(name, *_column(name, spec)) for name, spec in specs.items()]
+        columns = declared((observation, action, achieved_goal), extras or {})
         self._take(
             _core.Buffer(
                 num_envs,
                 capacity,
-                [(name, dtype.name, shape) for name, shape, dtype in columns],
-                _integer("seed", seed, 0, 2**64 - 1),
+                [(name, dtype.name, shape) for name, dtype, shape in columns],
+                integer("seed", seed, 0, 2**64 - 1),
                 nonfinite == "error",
                 _threads(sample_threads),
                 None if path is None else os.fspath(path),
@@ -100,9 +87,8 @@ class TrajectoryBuffer:
 
     def _take(self, core: _core.Buffer) -> None:
         self._core = core
-        self._columns = tuple((name, np.dtype(dtype), tuple(shape)) for name, dtype, shape in core.columns)
-        self._check = core.check_finite
-        self._plans: dict[Any, Plan] = {}
+        self._columns = described(core.columns)
+        self._plans = Plans(core)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -125,7 +111,7 @@ class TrajectoryBuffer:
 
     def add_rollout(self, *, episode_start: Any, **columns: Any) -> None:
         """Appends T rows to every environment: as `add`, with arrays of [T, num_envs, ...] and the same errors."""
-        self._add(self._core, (_steps(episode_start), self._core.num_envs), columns, episode_start)
+        self._add(self._core, (steps(episode_start), self._core.num_envs), columns, episode_start)
 
     def writer(self, first_env: int, last_env: int) -> "Writer":
         """The exclusive writer of environments `first_env <= env < last_env`, until it is closed or dropped.
@@ -133,7 +119,7 @@ class TrajectoryBuffer:
         One for each collecting thread. Raises ValueError if there are no such environments, and RuntimeError if any of
         them has a writer already.
         """
-        return Writer(self, _integer("first_env", first_env, 0), _integer("last_env", last_env, 0))
+        return Writer(self, integer("first_env", first_env, 0), integer("last_env", last_env, 0))
 
     def _add(
         self, core: _core.Buffer | _core.Writer, lead: tuple[int, ...], columns: dict[str, Any], starts: Any
@@ -144,23 +130,7 @@ class TrajectoryBuffer:
                 return
             except (KeyError, TypeError):  # Not exactly what the rows are made of: convert it, or say what is wrong.
                 pass
-        core.add(lead, *self._rows(lead, columns, starts))
-
-    def _rows(self, lead: tuple[int, ...], columns: dict[str, Any], starts: Any) -> tuple[tuple[Array, ...], Array]:
-        if len(columns) != len(self._columns) or any(name not in columns for name, _, _ in self._columns):
-            raise TypeError(_wrong_columns([name for name, _, _ in self._columns], columns))
-        arrays = []
-        for name, dtype, shape in self._columns:
-            array = columns[name]
-            if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.carray:
-                array = _convert(name, array, dtype, self._check)
-            if array.shape != lead + shape:
-                raise ValueError(f"{name}: expected shape {lead + shape}; got {array.shape}")
-            arrays.append(array)
-        starts = _flags(starts)
-        if starts.shape != lead:
-            raise ValueError(f"episode_start: expected shape {lead}; got {starts.shape}")
-        return tuple(arrays), starts
+        core.add(lead, *rows(self._columns, lead, columns, starts))
 
     # --- sampling --------------------------------------------------------------------------------------------------
 
@@ -204,10 +174,10 @@ class TrajectoryBuffer:
             copied.
         """
         try:
-            plan = self._plans[gamma, goal, columns, n_step, discount]
+            plan = self._plans.made[gamma, goal, columns, n_step, discount]
         except (KeyError, TypeError):  # A new one, or given by a dict or a list, which cannot be looked up.
-            plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
-        return plan.fill(_lead(batch_size, num_batches), out)
+            plan = self._plans.rows(gamma, goal, columns, n_step, discount)
+        return plan.fill(leading(batch_size, num_batches), out)
 
     def sample_segments(
         self,
@@ -250,40 +220,11 @@ class TrajectoryBuffer:
             argument. TypeError: `out` has the wrong shapes or dtypes. RuntimeError: writers overwrite rows faster than
             they can be copied.
         """
-        plan = self._plan(self._segment_plan, gamma, goal, columns, length, partial, goal_from)
-        return plan.fill(_lead(batch_size, num_batches), out)
-
-    def _plan(self, make: Callable[..., Plan], gamma: float, goal: Goal, columns: Sequence[str], *more: Any) -> Plan:
-        key = (gamma, goal if type(goal) is str else _weights(goal), tuple(columns), *more)
         try:
-            return self._plans[key]
+            plan = self._plans.made[gamma, goal, columns, length, partial, goal_from]
         except (KeyError, TypeError):
-            plan = make(gamma, goal, columns, *more)
-            if len(self._plans) >= 64:  # A discount that changes all the time must not fill the memory.
-                self._plans.clear()
-            self._plans[key] = plan
-            return plan
-
-    def _row_plan(self, gamma: float, goal: Goal, columns: Sequence[str], n_step: int | None, discount: float) -> Plan:
-        names, gamma = _names(columns), _number("gamma", gamma)
-        ahead = None
-        if n_step is not None:
-            ahead = (_integer("n_step", n_step, 1, 2**31 - 1), _number("discount", discount))
-            if not any(name.startswith("n_step_") for name in names):
-                raise ValueError(f'n_step: ask for what it is to tell: columns=("n_step_return", ...); got {columns}')
-        return Plan.of(self._core, self._core.request(gamma, _weights(goal), names, ahead))
-
-    def _segment_plan(
-        self, gamma: float, goal: Goal, columns: Sequence[str], length: int, partial: bool, goal_from: str
-    ) -> Plan:
-        names, gamma, length = _names(columns), _number("gamma", gamma), _integer("length", length, 1, 2**31 - 1)
-        for name, value, kind in (("partial", partial, bool), ("goal_from", goal_from, str)):
-            if not isinstance(value, kind):
-                raise TypeError(f"{name}: expected {kind.__name__}; got {value!r}")
-        if partial and "mask" not in names:
-            names.append("mask")
-        request = self._core.segment_request(gamma, _weights(goal), names, length, partial, goal_from)
-        return Plan.of(self._core, request)
+            plan = self._plans.segments(gamma, goal, columns, length, partial, goal_from)
+        return plan.fill(leading(batch_size, num_batches), out)
 
     def loader(
         self,
@@ -309,11 +250,11 @@ class TrajectoryBuffer:
         if length is None:
             if partial or goal_from != "last":
                 raise ValueError("partial, goal_from: these are of segments; give their length")
-            plan = self._plan(self._row_plan, gamma, goal, columns, n_step, discount)
+            plan = self._plans.rows(gamma, goal, columns, n_step, discount)
         else:
             if n_step is not None:
                 raise ValueError("n_step: not with length; a segment holds the rewards, ask for them in columns")
-            plan = self._plan(self._segment_plan, gamma, goal, columns, length, partial, goal_from)
+            plan = self._plans.segments(gamma, goal, columns, length, partial, goal_from)
         return Loader(plan, batch_size, device, prefetch, num_batches)
 
     # --- what is in it ---------------------------------------------------------------------------------------------
@@ -381,9 +322,7 @@ class TrajectoryBuffer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @classmethod
@@ -420,7 +359,7 @@ class Writer:
 
     def add_rollout(self, *, episode_start: Any, **columns: Any) -> None:
         """As `TrajectoryBuffer.add_rollout`, with arrays of [T, last_env - first_env, ...]."""
-        lead = (_steps(episode_start), self.last_env - self.first_env)
+        lead = (steps(episode_start), self.last_env - self.first_env)
         self._buffer._add(self._core, lead, columns, episode_start)
 
     def close(self) -> None:
@@ -430,125 +369,9 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
-# --- arguments -----------------------------------------------------------------------------------------------------
-
-
-def _integer(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an integer; got {value!r}")
-    if not least <= value <= most:
-        raise ValueError(f"{name}: expected {least} to {most}; got {value}")
-    return int(value)
-
-
-def _lead(batch_size: int, num_batches: int | None) -> tuple[int, ...]:
-    """The leading axes of a batch: [B], or [K, B]."""
-    if type(batch_size) is not int or batch_size < 1:
-        batch_size = _integer("batch_size", batch_size, 1)
-    return (batch_size,) if num_batches is None else (_integer("num_batches", num_batches, 1), batch_size)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name}: expected a number; got {value!r}")
-    return float(value)
-
-
-def _names(columns: Sequence[str]) -> list[str]:
-    """The names of all columns of a batch."""
-    if isinstance(columns, str):
-        raise TypeError(f"columns: expected a sequence of names; got the string {columns!r}")
-    names = ["observation", "action", "goal", "offset", *columns]
-    if len(set(names)) < len(names):
-        raise ValueError(f"columns: expected names other than the four of every batch, each once; got {columns}")
-    return names
-
-
 def _threads(sample_threads: int | None) -> int:
-    return 0 if sample_threads is None else _integer("sample_threads", sample_threads, 1, 1024)
-
-
-def _column(name: str, spec: ColumnSpec) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of a column given as shape or as (shape, dtype)."""
-    shape: Any = spec
-    dtype: np.dtype[Any] = np.dtype(np.float32)
-    if isinstance(spec, tuple) and len(spec) == 2 and not isinstance(spec[1], int | np.integer):
-        shape = spec[0]
-        try:
-            dtype = np.dtype(spec[1])
-        except TypeError:
-            raise TypeError(f"{name}: expected a dtype; got {spec[1]!r}") from None
-        if not dtype.isnative:
-            raise TypeError(f"{name}: expected a dtype of this machine's byte order; got {dtype}")
-    axes = (shape,) if isinstance(shape, int | np.integer) else shape
-    if not isinstance(axes, Sequence) or isinstance(axes, str):
-        raise TypeError(f"{name}: expected a shape or (shape, dtype); got {spec!r}")
-    return tuple(_integer(f"{name} shape", n, 1) for n in axes), dtype
-
-
-def _check_extra(name: str) -> None:
-    if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(f"extras: expected names that are identifiers; got {name!r}")
-    if name in _STANDARD or name in _RESERVED or name.startswith(_PREFIXES):
-        prefixes = ", ".join(_PREFIXES)
-        raise ValueError(f"extras: {name!r} is taken, or begins with one of {prefixes}; choose another name")
-
-
-def _wrong_columns(expected: list[str], got: Mapping[str, Any]) -> str:
-    missing = [name for name in expected if name not in got]
-    unknown = [name for name in got if name not in expected]
-    parts = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
-    return f"add: expected the columns {', '.join(expected)}; {'; '.join(parts)}"
-
-
-def _array(name: str, value: Any) -> Array:
-    try:
-        return np.asarray(value)
-    except ValueError as error:  # Rows of unequal length.
-        raise ValueError(f"{name}: expected an array; got what NumPy makes none of: {error}") from None
-
-
-def _convert(name: str, value: Any, dtype: np.dtype[Any], check_finite: bool) -> Array:
-    """`value` as an aligned C-contiguous array of `dtype`, if that keeps its kind."""
-    array = _array(name, value)
-    if array.dtype != dtype:
-        if array.dtype.kind in "iu" and dtype.kind in "iu":
-            info = np.iinfo(dtype)
-            if array.size and not (info.min <= int(array.min()) and int(array.max()) <= info.max):
-                raise ValueError(f"{name}: expected integers from {info.min} to {info.max} ({dtype}); got others")
-        elif not np.can_cast(array.dtype, dtype, "same_kind"):
-            raise TypeError(f"{name}: expected {dtype} or what converts to it; got {array.dtype}")
-        with np.errstate(over="ignore"):  # A float64 beyond float32 becomes infinite, and that is checked for.
-            array = array.astype(dtype)
-    return np.require(array, requirements=["C", "A"])
-
-
-def _flags(value: Any) -> Array:
-    array = _array("episode_start", value)
-    if array.dtype != np.bool_:
-        raise TypeError(f"episode_start: expected bool; got {array.dtype}")
-    return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _steps(episode_start: Any) -> int:
-    shape = _array("episode_start", episode_start).shape
-    if len(shape) != 2:
-        raise ValueError(f"episode_start: expected shape [steps, envs]; got {shape}")
-    return int(shape[0])
-
-
-def _weights(goal: Goal) -> tuple[tuple[str, float], ...]:
-    if isinstance(goal, str):
-        return ((goal, 1.0),)
-    if not isinstance(goal, Mapping):
-        raise TypeError(f"goal: expected the name of a strategy, or a dict of names with weights; got {goal!r}")
-    for name, weight in goal.items():
-        if not isinstance(name, str) or isinstance(weight, bool) or not isinstance(weight, int | float | np.number):
-            raise TypeError(f"goal: expected names with weights; got {name!r}: {weight!r}")
-    return tuple((name, float(weight)) for name, weight in goal.items())
+    return 0 if sample_threads is None else integer("sample_threads", sample_threads, 1, 1024)

@@ -10,11 +10,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from crl import _core
-from crl.batch import Array, Batch, Plan
+from crl.arguments import integer
+from crl.batch import Array, Batch
+from crl.plan import Plan
 
 if TYPE_CHECKING:
     import torch
@@ -46,26 +47,24 @@ class Loader:
     """
 
     def __init__(self, plan: Plan, batch_size: int, device: Any, prefetch: int, num_batches: int | None) -> None:
-        for name, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0)):
-            _at_least(name, value, least)
-        if num_batches is not None:
-            _at_least("num_batches", num_batches, 0)
-        self.device = None if device is None else _torch().device(device)
-        self.num_batches = num_batches
+        self.num_batches = None if num_batches is None else integer("num_batches", num_batches, 0)
         self._plan = plan
-        self._batch_size = batch_size
-        self._prefetch = prefetch
+        self._batch_size = integer("batch_size", batch_size, 1)
+        self._prefetch = integer("prefetch", prefetch, 0)
+        self.device = None if device is None else _torch().device(device)
         self._running: weakref.ref[Generator[Batch[Any]]] | None = None
         self._closed = False
         cuda = self.device is not None and self.device.type == "cuda"
-        self._stage: _Stage = (_PinnedStage if cuda else _HostStage)(plan, (batch_size,), self.device, prefetch)
+        self._stage: _Stage = (_PinnedStage if cuda else _HostStage)(
+            plan, (self._batch_size,), self.device, self._prefetch
+        )
 
     def __iter__(self) -> Iterator[Batch[Any]]:
         return self.take(_ENDLESS if self.num_batches is None else self.num_batches)
 
     def take(self, num_batches: int) -> Iterator[Batch[Any]]:
         """The next `num_batches` batches. Ends the iteration before."""
-        _at_least("num_batches", num_batches, 0)
+        num_batches = integer("num_batches", num_batches, 0)
         if self._closed:
             raise RuntimeError("this loader is closed; make another one")
         self._stop()
@@ -144,9 +143,7 @@ class Loader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -288,10 +285,3 @@ def _torch() -> Any:
             'TrajectoryBuffer.loader needs torch for tensors: pip install "crl[train]"; device=None gives arrays'
         ) from None
     return torch
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected an integer; got {value!r}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}; got {value}")

@@ -1,8 +1,8 @@
-//! The buffer: rings, a sampler's position, and who may write where.
+//! The buffer: rings, a sampler's position, and the files that rows live in or are saved to. How rows come in is told in
+//! `writer.rs`.
 use std::path::Path;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use crate::error::{Error, Result};
 use crate::goal::Goals;
@@ -16,12 +16,7 @@ use crate::segments::{SegmentRequest, SegmentSampler, Segments};
 use crate::snapshot;
 use crate::storage::Source;
 use crate::sync;
-
-/// Bytes of a call's output from which several threads share it: below, waking them costs more than they save.
-const PARALLEL_BYTES: usize = 4 << 20;
-
-/// Rows between the one that is written and the one whose memory is asked for.
-const AHEAD: usize = 16;
+use crate::writer::Writers;
 
 /// What a buffer is made of.
 #[derive(Clone, Debug)]
@@ -40,16 +35,16 @@ pub struct Config {
     pub threads: usize,
 }
 
-/// A buffer of trajectories. All of it works through `&self`: share it behind an [`Arc`].
+/// A buffer of trajectories. All of it works through `&self`: share it behind an [`Arc`](std::sync::Arc).
 pub struct Buffer {
     pub(crate) rings: Rings,
     pub(crate) config: Config,
-    layout: Layout,
+    pub(crate) layout: Layout,
+    pub(crate) writers: Writers,
+    pub(crate) file: Option<RowFile>,
     /// The number of the next batch, unless a file has it.
     next_batch: sync::AtomicU64,
     pool: Pool,
-    writers: Writers,
-    file: Option<RowFile>,
     closed: AtomicBool,
 }
 
@@ -96,8 +91,9 @@ impl Buffer {
             let gib = (num_envs * length).saturating_mul(layout.words() * 8) >> 30;
             Error::Memory(format!("capacity: {capacity} rows take {gib} GiB, which the system refuses; ask for fewer"))
         })?;
+        let (pool, writers) = (Pool::new(config.threads), Writers::default());
         let (next_batch, closed) = (sync::AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { rings, config, layout, next_batch, pool: Pool::default(), writers: Writers::default(), file, closed })
+        Ok(Self { rings, config, layout, writers, file, next_batch, pool, closed })
     }
 
     /// The settings it was made with.
@@ -209,7 +205,7 @@ impl Buffer {
         let bytes = request.bytes();
         let (rows, first_batch) = self.begin(batch_size, num_batches, first_batch, bytes, outputs)?;
         let sampler = Sampler { rings: &self.rings, request, seed: self.config.seed, first_batch, batch_size };
-        self.share(rows, bytes, outputs, |from, rows, outputs| sampler.fill(from, rows, outputs))?;
+        self.pool.share(rows, bytes, outputs, |from, rows, outputs| sampler.fill(from, rows, outputs))?;
         Ok(first_batch)
     }
 
@@ -247,7 +243,7 @@ impl Buffer {
         let bytes = request.bytes();
         let (rows, first_batch) = self.begin(batch_size, num_batches, first_batch, bytes, outputs)?;
         let sampler = SegmentSampler { rings: &self.rings, request, seed: self.config.seed, first_batch, batch_size };
-        self.share(rows, bytes, outputs, |from, rows, outputs| sampler.fill(from, rows, outputs))?;
+        self.pool.share(rows, bytes, outputs, |from, rows, outputs| sampler.fill(from, rows, outputs))?;
         Ok(first_batch)
     }
 
@@ -272,69 +268,6 @@ impl Buffer {
         Ok((rows, first_batch.unwrap_or_else(|| self.reserve(num_batches as u64))))
     }
 
-    /// Fills `rows` rows of `bytes` each in every output: alone, or with the pool where that pays.
-    fn share(
-        &self,
-        rows: usize,
-        bytes: &[usize],
-        outputs: &mut [&mut [u8]],
-        fill: impl Fn(usize, usize, &mut [&mut [u8]]) -> Result<()> + Sync,
-    ) -> Result<()> {
-        let large = outputs.iter().map(|memory| memory.len()).sum::<usize>() >= PARALLEL_BYTES;
-        let Some(pool) = large.then(|| self.pool()).flatten() else {
-            return fill(0, rows, outputs);
-        };
-        let share = rows.div_ceil(pool.current_num_threads() * 4);
-        let share = share.next_multiple_of(share.min(64)); // Samplers go in blocks of so many rows.
-        let mut pieces: Vec<_> =
-            outputs.iter_mut().zip(bytes).map(|(memory, bytes)| memory.chunks_mut(share * bytes)).collect();
-        let failure = Mutex::new(None);
-        pool.in_place_scope(|scope| {
-            for from in (0..rows).step_by(share) {
-                let mut mine: Vec<&mut [u8]> = pieces.iter_mut().filter_map(Iterator::next).collect();
-                let (fill, failure) = (&fill, &failure);
-                scope.spawn(move |_| {
-                    if let Err(error) = fill(from, share.min(rows - from), &mut mine) {
-                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    }
-                });
-            }
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-    }
-
-    fn pool(&self) -> Option<Arc<rayon::ThreadPool>> {
-        let threads = match self.config.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        if threads > 1 { self.pool.get(threads) } else { None }
-    }
-
-    /// The exclusive writer of the environments `first..last`, until it is dropped.
-    ///
-    /// # Errors
-    /// `Invalid` for a range that is empty or too far, `Busy` if somebody is writing any of it.
-    pub fn writer(self: &Arc<Self>, first: usize, last: usize) -> Result<Writer> {
-        let envs = self.rings.num_envs();
-        if first >= last || last > envs {
-            return Err(Error::Invalid(format!(
-                "writer: expected 0 <= first_env < last_env <= {envs}; got first_env={first}, last_env={last}"
-            )));
-        }
-        self.writers.range(first, last)?;
-        Ok(Writer { buffer: Arc::clone(self), first, last })
-    }
-
-    /// Appends `steps` rows to every environment: see [`Writer::add`].
-    ///
-    /// # Errors
-    /// Those of [`Buffer::writer`] and [`Writer::add`].
-    pub fn add(&self, steps: usize, columns: &[&[u8]], starts: &[u8]) -> Result<()> {
-        let _whole = self.writers.whole()?;
-        self.append(0, self.rings.num_envs(), steps, columns, starts)
-    }
-
     /// Brings what was added before the call onto the disk, if the rows live in a file. Until rows are added again, the
     /// file then outlives a power failure; that it outlives its process takes no call.
     ///
@@ -355,7 +288,7 @@ impl Buffer {
         self.file.as_ref().map_or(Ok(()), RowFile::close)
     }
 
-    fn check_open(&self, call: &str) -> Result<()> {
+    pub(crate) fn check_open(&self, call: &str) -> Result<()> {
         if self.closed.load(SeqCst) {
             return Err(Error::Busy(format!("{call}: the buffer was closed")));
         }
@@ -378,46 +311,6 @@ impl Buffer {
     pub fn load(path: &Path, threads: usize) -> Result<Self> {
         snapshot::load(path, threads)
     }
-
-    fn append(&self, first: usize, last: usize, steps: usize, columns: &[&[u8]], starts: &[u8]) -> Result<()> {
-        let (envs, fields) = (last - first, self.layout.fields());
-        let rows = steps * envs;
-        if columns.len() != fields.len() || starts.len() != rows {
-            return Err(Error::Invalid(format!("add: expected {} columns of {rows} rows", fields.len())));
-        }
-        for ((column, field), bytes) in self.layout.columns().iter().zip(fields).zip(columns) {
-            let (name, expected) = (&column.name, rows * field.bytes);
-            if bytes.len() != expected {
-                return Err(Error::Invalid(format!("{name}: expected {expected} bytes; got {}", bytes.len())));
-            }
-            // Nothing is written before everything is known to be right.
-            if let Some(at) = column.dtype.first_nonfinite(bytes).filter(|_| self.config.check_finite) {
-                let row = at * column.dtype.size() / field.bytes;
-                return Err(Error::Invalid(format!(
-                    "{name}: expected finite numbers; got NaN or infinity in env {}{}",
-                    first + row % envs,
-                    if steps > 1 { format!(", step {}", row / envs) } else { String::new() }
-                )));
-            }
-        }
-        let _adding = self.file.as_ref().map(RowFile::adding).transpose()?;
-        self.check_open("add")?;
-        for (step, starts) in starts.chunks_exact(envs).enumerate() {
-            for (env, starts) in starts.iter().enumerate() {
-                // The rows of one step lie far apart: several of them are on their way at once.
-                if env + AHEAD < envs {
-                    self.rings.prefetch_next(first + env + AHEAD);
-                }
-                let row = step * envs + env;
-                self.rings.push(first + env, *starts != 0, |index| {
-                    for (field, bytes) in fields.iter().zip(columns) {
-                        self.rings.write(index, *field, &bytes[row * field.bytes..(row + 1) * field.bytes]);
-                    }
-                });
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Buffer {
@@ -439,97 +332,4 @@ fn plan(config: &Config) -> Result<(usize, Layout)> {
         )));
     }
     Ok((length, Layout::new(config.columns.clone())?))
-}
-
-/// Who is writing: nobody, the buffer itself, or writers of ranges.
-///
-/// The state is one word, 0 for nobody, [`Writers::WHOLE`] for an `add` to all environments, or the number of ranges;
-/// so adding takes no lock. The ranges are looked at only when a writer comes or goes.
-#[derive(Default)]
-struct Writers {
-    state: AtomicU64,
-    ranges: Mutex<Vec<(usize, usize)>>,
-}
-
-impl Writers {
-    const WHOLE: u64 = u64::MAX;
-
-    /// Takes all environments until the guard is dropped.
-    fn whole(&self) -> Result<Whole<'_>> {
-        match self.state.compare_exchange(0, Self::WHOLE, AcqRel, Relaxed) {
-            Ok(_) => Ok(Whole(self)),
-            Err(Self::WHOLE) => Err(Error::Busy(
-                "add: another thread is adding to this buffer; give each thread its own buffer.writer(first_env, last_env)"
-                    .into(),
-            )),
-            Err(_) => {
-                let ranges = self.lock();
-                let held: Vec<_> = ranges.iter().map(|(a, b)| format!("[{a}, {b})")).collect();
-                Err(Error::Busy(format!("add: writers hold envs {}; close them or add through them", held.join(", "))))
-            }
-        }
-    }
-
-    fn range(&self, first: usize, last: usize) -> Result<()> {
-        let mut ranges = self.lock();
-        if let Some((a, b)) = ranges.iter().find(|(a, b)| first < *b && *a < last) {
-            return Err(Error::Busy(format!(
-                "writer: envs [{first}, {last}) overlap envs [{a}, {b}), which have a writer already; close it first"
-            )));
-        }
-        let one_more = |state: u64| (state != Self::WHOLE).then(|| state + 1);
-        self.state
-            .fetch_update(AcqRel, Relaxed, one_more)
-            .map_err(|_| Error::Busy("writer: another thread is adding to the whole buffer".into()))?;
-        ranges.push((first, last));
-        Ok(())
-    }
-
-    fn release(&self, range: (usize, usize)) {
-        self.lock().retain(|taken| *taken != range);
-        self.state.fetch_sub(1, Release);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(usize, usize)>> {
-        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// All environments, for as long as it lives.
-struct Whole<'a>(&'a Writers);
-
-impl Drop for Whole<'_> {
-    fn drop(&mut self) {
-        self.0.state.store(0, Release);
-    }
-}
-
-/// The exclusive writer of a range of environments.
-pub struct Writer {
-    buffer: Arc<Buffer>,
-    first: usize,
-    last: usize,
-}
-
-impl Writer {
-    /// Its environments.
-    #[must_use]
-    pub fn envs(&self) -> (usize, usize) {
-        (self.first, self.last)
-    }
-
-    /// Appends `steps` rows to each of its environments. `columns` has one slice for each column of the layout and
-    /// `starts` one byte a row, not 0 where a trajectory begins; both run over steps, then environments.
-    ///
-    /// # Errors
-    /// `Invalid` for slices of the wrong length, or for NaN and infinity if the buffer checks; then nothing is written.
-    pub fn add(&mut self, steps: usize, columns: &[&[u8]], starts: &[u8]) -> Result<()> {
-        self.buffer.append(self.first, self.last, steps, columns, starts)
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.buffer.writers.release((self.first, self.last));
-    }
 }

@@ -61,6 +61,8 @@ mod snapshot;
 mod storage;
 mod sync;
 mod words;
+pub mod writer;
 
-pub use buffer::{Buffer, Config, Writer};
+pub use buffer::{Buffer, Config};
 pub use error::{Error, Result};
+pub use writer::Writer;

@@ -1,20 +1,71 @@
 //! The threads that share a large batch: made when first needed, and again in a forked child.
 use std::process;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::error::Result;
+
+/// Bytes of a call's output from which several threads share it: below, waking them costs more than they save.
+const PARALLEL_BYTES: usize = 4 << 20;
+
 /// A pool of a fixed size that no other library shares.
-#[derive(Default)]
 pub(crate) struct Pool {
+    /// How many; 0 is one for each core.
+    threads: usize,
     /// The pool, and the process that its threads run in.
     made: Mutex<Option<(u32, Arc<ThreadPool>)>>,
 }
 
 impl Pool {
-    /// The pool, or `None` where the caller had better work alone: threads cannot be had, or the lock is taken,
-    /// perhaps for ever by a thread that did not come along into this forked process.
-    pub(crate) fn get(&self, threads: usize) -> Option<Arc<ThreadPool>> {
+    /// A pool of so many threads, 0 for one for each core. None is started yet.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads, made: Mutex::default() }
+    }
+
+    /// Has `fill(from, rows, outputs)` fill `rows` rows of `bytes` each in every output: in one go, or shared where that
+    /// pays.
+    pub(crate) fn share(
+        &self,
+        rows: usize,
+        bytes: &[usize],
+        outputs: &mut [&mut [u8]],
+        fill: impl Fn(usize, usize, &mut [&mut [u8]]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let large = outputs.iter().map(|memory| memory.len()).sum::<usize>() >= PARALLEL_BYTES;
+        let Some(pool) = large.then(|| self.get()).flatten() else {
+            return fill(0, rows, outputs);
+        };
+        let share = rows.div_ceil(pool.current_num_threads() * 4);
+        let share = share.next_multiple_of(share.min(64)); // Samplers go in blocks of so many rows.
+        let mut pieces: Vec<_> =
+            outputs.iter_mut().zip(bytes).map(|(memory, bytes)| memory.chunks_mut(share * bytes)).collect();
+        let failure = Mutex::new(None);
+        pool.in_place_scope(|scope| {
+            for from in (0..rows).step_by(share) {
+                let mut mine: Vec<&mut [u8]> = pieces.iter_mut().filter_map(Iterator::next).collect();
+                let (fill, failure) = (&fill, &failure);
+                scope.spawn(move |_| {
+                    if let Err(error) = fill(from, share.min(rows - from), &mut mine) {
+                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    }
+                });
+            }
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// The threads, or `None` where the caller had better work alone: it is to be one, more cannot be had, or the lock is
+    /// taken, perhaps for ever by a thread that did not come along into this forked process.
+    fn get(&self) -> Option<Arc<ThreadPool>> {
+        let threads = match self.threads {
+            0 => available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        if threads == 1 {
+            return None;
+        }
         let mut made = self.made.try_lock().ok()?;
         let pid = process::id();
         if let Some((owner, pool)) = &*made

@@ -131,7 +131,7 @@ impl Rings {
 
     /// Appends a row; `write` stores its fields through [`Rings::write`] at the index it is given.
     ///
-    /// Only one thread at a time may push to one environment: [`crate::buffer::Writer`] sees to it. If `write` panics
+    /// Only one thread at a time may push to one environment: [`crate::writer::Writer`] sees to it. If `write` panics
     /// the row stays claimed and unpublished: readers lose the oldest row, and the next push takes the same place.
     pub(crate) fn push(&self, env: usize, starts: bool, write: impl FnOnce(usize)) {
         let counters = self.counters(env);

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import sysconfig
 import threading
@@ -184,6 +185,10 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 may_fork = pytest.mark.filterwarnings("ignore:This process.*fork")
 
 
+REFUSED = 4
+"""The exit status of a child whose `add` was refused."""
+
+
 def filled():
     """A buffer whose pool of threads is running."""
     buffer = make(2, 2000, sample_threads=2)
@@ -237,6 +242,45 @@ def test_a_forked_child_samples_and_writes_while_the_parent_samples(times):
         stop.set()
         sampler.join()
     assert len(buffer) == 1000  # What the children added is theirs.
+
+
+@forks
+@may_fork
+@pytest.mark.parametrize("times", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_child_that_is_forked_while_its_parent_adds_is_refused_at_most(times):
+    """What was being written stays so in the child, which says so; whatever else it does, it does not wait."""
+    buffer, stop = filled(), threading.Event()
+    steps = np.arange(200)[:, None] + 0 * np.arange(2)
+
+    def keep_adding() -> None:
+        while not stop.is_set():
+            buffer.add_rollout(**columns(np.arange(2), steps), episode_start=steps == 0)
+            with buffer.writer(0, 1):
+                pass
+
+    adder = threading.Thread(target=keep_adding)
+    adder.start()
+    row = {**columns(np.arange(2), 500), "episode_start": np.ones(2, bool)}
+    ends = []
+    try:
+        for _ in range(times):
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    batch = buffer.sample(1000, columns=EXTRA)
+                    assert (batch.goal[:, 0] == batch.row + batch.offset).all()
+                    buffer.add(**row)
+                    code = 0
+                except RuntimeError as error:
+                    code = REFUSED if re.match("add: (another thread is adding|writers hold)", str(error)) else 1
+                finally:
+                    os._exit(code)
+            ends.append(os.waitstatus_to_exitcode(end_of(child)))
+    finally:
+        stop.set()
+        adder.join()
+    assert set(ends) <= {0, REFUSED}
 
 
 class FromBuffer:

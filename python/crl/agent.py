@@ -1,6 +1,6 @@
 """The learner: three networks, one temperature, one optimizer, and `update`.
 
-Letters: B rows of a batch, N rows to act on, O observation, G goal, A action, R representation.
+Letters: B rows of a batch, O observation, G goal, A action, R representation.
 """
 
 import copy
@@ -8,66 +8,15 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 from crl import losses
-from crl.networks import Actor, build_network, squash
-
-Array = Tensor | NDArray[Any]
-
-
-class Spec(Protocol):
-    """The sizes of an environment that the agent needs."""
-
-    @property
-    def observation_dim(self) -> int: ...
-    @property
-    def goal_dim(self) -> int: ...
-    @property
-    def action_dim(self) -> int: ...
-
-
-class Config(Protocol):
-    """The settings the agent reads; `crl.TrainConfig`, once resolved, has them all."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def actor_depth(self) -> int: ...
-    @property
-    def critic_depth(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def representation_dim(self) -> int: ...
-    @property
-    def network(self) -> str: ...
-    @property
-    def energy(self) -> str: ...
-    @property
-    def contrastive_loss(self) -> str: ...
-    @property
-    def logsumexp_penalty(self) -> float: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def actor_goals(self) -> str: ...
-    @property
-    def initial_alpha(self) -> float: ...
-    @property
-    def actor_ema(self) -> float: ...
-    @property
-    def target_entropy_scale(self) -> float: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def num_action_candidates(self) -> int: ...
+from crl.adam import Adam
+from crl.networks import squash
+from crl.policy import Array, Config, Networks, Numerics, Policy, Spec, check_same_rows
 
 
 class Batch(Protocol):
@@ -79,107 +28,6 @@ class Batch(Protocol):
     def action(self) -> Array: ...
     @property
     def goal(self) -> Array: ...
-
-
-class Networks(nn.Module):
-    """The actor, phi(s, a) and psi(g): all the weights that acting and learning share."""
-
-    def __init__(self, spec: Spec, config: Config, generator: torch.Generator) -> None:
-        super().__init__()
-        o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
-        width, depth = config.width, config.critic_depth
-        self.actor = Actor(o, g, a, width, config.actor_depth, config.network, generator=generator)
-        self.state_action_encoder = build_network(config.network, o + a, r, width, depth, generator)
-        self.goal_encoder = build_network(config.network, g, r, width, depth, generator)
-
-    def critic_parameters(self) -> Iterator[nn.Parameter]:
-        yield from self.state_action_encoder.parameters()
-        yield from self.goal_encoder.parameters()
-
-
-class Policy:
-    """Actions from one set of weights: the agent's own, or a copy that another thread acts on.
-
-    Made by `Agent.policy()`. A copy keeps its weights until `refresh()`, whatever the learner does meanwhile.
-    """
-
-    def __init__(
-        self, networks: Networks, spec: Spec, config: Config, numerics: "Numerics", generator: torch.Generator
-    ) -> None:
-        self._networks = networks
-        self._spec = spec
-        self._energy = config.energy
-        self._num_candidates = config.num_action_candidates
-        self._numerics = numerics
-        self._generator = generator
-        self._source: Agent | None = None
-
-    @torch.no_grad()
-    def act(self, observation: Array, goal: Array, deterministic: bool = False) -> Tensor:
-        """The actions to take: observation (N, O), goal (N, G), NumPy or torch -> (N, A) in [-1, 1] on the device.
-
-        One candidate: a sample of the policy, or its mode where `deterministic`. K > 1 candidates: K samples, of which
-        the critic's favourite is taken; candidates are sampled even where `deterministic`, as best-of-K is published.
-        Every call draws fresh noise from the acting generator, never torch's global one.
-
-        Raises:
-            ValueError: an argument is not (N, dim), or the two differ in N.
-        """
-        o = self._numerics.rows("observation", observation, self._spec.observation_dim)
-        g = self._numerics.rows("goal", goal, self._spec.goal_dim)
-        _check_same_rows(observation=o, goal=g)
-        with self._numerics.network_precision():
-            mean, log_std = self._networks.actor(o, g)
-        if deterministic and self._num_candidates == 1:
-            return torch.tanh(mean)
-        k, n = self._num_candidates, len(o)
-        noise = torch.randn((n, k, mean.shape[-1]), generator=self._generator, device=mean.device)
-        action, _ = squash(mean[:, None], log_std[:, None], noise)
-        if k == 1:
-            return action[:, 0]
-        return action[torch.arange(n, device=action.device), self._score(o, g, action).argmax(1)]
-
-    def _score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
-        """The critic's energy of every candidate: (N, O), (N, G), (N, K, A) -> (N, K)."""
-        n, k, _ = action.shape
-        pairs = torch.cat((observation[:, None].expand(n, k, -1), action), -1).flatten(0, 1)
-        with self._numerics.network_precision():
-            phi = self._networks.state_action_encoder(pairs)
-            psi = self._networks.goal_encoder(goal)
-        return losses.energy(phi.float().view(n, k, -1), psi.float()[:, None], self._energy)
-
-    def refresh(self) -> None:
-        """Copy the learner's present weights. Safe beside a running `update`: never half of one update's step."""
-        if self._source is not None:
-            self._source._copy_weights_to(self._networks)
-
-
-class Numerics:
-    """Where and in which precision things are computed; arrays on their way to the device."""
-
-    def __init__(self, device: torch.device, precision: str) -> None:
-        if precision not in ("float32", "tf32", "bf16"):
-            raise ValueError(f"precision must be one of float32, tf32, bf16, got {precision!r}")
-        self.device = device
-        self.precision = precision
-
-    def network_precision(self) -> torch.autocast:
-        """Context of every network call; energies, log-probabilities and losses stay outside of it, in float32.
-
-        float32 and tf32 choose how CUDA multiplies float32 matrices (a setting of the process, other devices always
-        multiply in full); bf16 autocasts, over float32 weights.
-        """
-        if self.device.type == "cuda":
-            torch.backends.cuda.matmul.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
-    def rows(self, name: str, array: Array, dim: int) -> Tensor:
-        """`array` as a float32 tensor (rows, dim) on the device."""
-        if not isinstance(array, Tensor):
-            array = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        if array.ndim != 2 or array.shape[1] != dim:
-            raise ValueError(f"{name} must have shape (rows, {dim}), got {tuple(array.shape)}")
-        return array.to(self.device, torch.float32, non_blocking=True)
 
 
 class Agent:
@@ -237,7 +85,7 @@ class Agent:
         observation = self._numerics.rows("batch.observation", batch.observation, spec.observation_dim)
         action = self._numerics.rows("batch.action", batch.action, spec.action_dim)
         goal = self._numerics.rows("batch.goal", batch.goal, spec.goal_dim)
-        _check_same_rows(observation=observation, action=action, goal=goal)
+        check_same_rows(observation=observation, action=action, goal=goal)
         noise = torch.randn(action.shape, generator=self._update_generator, device=self.device)
         alpha = self.log_alpha.detach().exp()
         self._adam.zero_grad()
@@ -304,22 +152,20 @@ class Agent:
         """
         with self._weights_lock:
             networks = copy.deepcopy(self.networks).requires_grad_(False)
-        policy = Policy(networks, self.spec, self.config, self._numerics, generator or self._act_generator)
-        policy._source = self
-        return policy
+        generator = generator or self._act_generator
+        return Policy(networks, self.spec, self.config, self._numerics, generator, self._copy_weights_to)
 
     def evaluation_policy(self, generator: torch.Generator | None = None) -> Policy:
-        """A copy to judge: `policy()`, whose actor is the moving average of the weights where `actor_ema` is not 0.
+        """A copy to judge, never refreshed, whose actor is the moving average of the weights where `actor_ema` is set.
 
         The average is over the last 1 / (1 - actor_ema) updates, about. Late in training the mode of the present actor
         may swing from one update to the next between actions of almost equal value; that of the average does not.
         """
-        policy = self.policy(generator)
-        policy._source = None
         with self._weights_lock, torch.no_grad():
-            for mine, theirs in zip(self._actor_average, policy._networks.actor.parameters(), strict=False):
+            networks = copy.deepcopy(self.networks).requires_grad_(False)
+            for mine, theirs in zip(self._actor_average, networks.actor.parameters(), strict=False):
                 theirs.copy_(mine)
-        return policy
+        return Policy(networks, self.spec, self.config, self._numerics, generator or self._act_generator)
 
     def _copy_weights_to(self, networks: Networks) -> None:
         with self._weights_lock, torch.no_grad():
@@ -364,53 +210,6 @@ class Agent:
         }
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015) with its published constants, as PyTorch's one fused kernel.
-
-    Not `torch.optim.Adam`: its first use imports PyTorch's compiler, 4 s that every start would pay, and it creates its
-    state only at the first step, so that a fresh agent's checkpoint would have other keys than a trained one's.
-    """
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter], learning_rate: float) -> None:
-        self._names, self._parameters = list(parameters), list(parameters.values())
-        self._learning_rate = learning_rate
-        self._exp_avg = [torch.zeros_like(p) for p in self._parameters]
-        self._exp_avg_sq = [torch.zeros_like(p) for p in self._parameters]
-        # The kernel wants a count for every parameter, though all are the same.
-        self._steps = torch.zeros(len(self._names), device=self._parameters[0].device)
-
-    def zero_grad(self) -> None:
-        for parameter in self._parameters:
-            parameter.grad = None
-
-    def step(self) -> None:
-        """Move every parameter by its gradient."""
-        adam(
-            self._parameters,  # type: ignore[arg-type]
-            [p.grad for p in self._parameters],  # type: ignore[misc]
-            self._exp_avg,
-            self._exp_avg_sq,
-            [],
-            list(self._steps.unbind()),
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=self._learning_rate,
-            weight_decay=0.0,
-            eps=1e-8,
-            maximize=False,
-        )
-
-    def state(self) -> dict[str, Tensor]:
-        """The moments by parameter name, and the numbers of steps made."""
-        return {
-            **{f"exp_avg.{name}": tensor for name, tensor in zip(self._names, self._exp_avg, strict=True)},
-            **{f"exp_avg_sq.{name}": tensor for name, tensor in zip(self._names, self._exp_avg_sq, strict=True)},
-            "steps": self._steps,
-        }
-
-
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
     """Calls of `module` inside pass gradients through to their input, none to the weights."""
@@ -424,11 +223,6 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 def _grad_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """The 2-norm of all gradients as one vector."""
     return nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
-
-
-def _check_same_rows(**tensors: Tensor) -> None:
-    if len({len(t) for t in tensors.values()}) != 1:
-        raise ValueError("rows differ: " + ", ".join(f"{name} has {len(t)}" for name, t in tensors.items()))
 
 
 def _check_state(mine: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

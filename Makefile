@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export DIST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz bench bench-smoke wheel package readme-train readme-test ci clean
+.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz bench bench-buffer bench-smoke wheel package readme-train readme-test ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -84,8 +84,12 @@ soak:  ## writers and samplers at full speed for MINUTES (60), every row checked
 fuzz:  ## mutated and random files for the readers of snapshots and of files of rows, for MINUTES (5)
 	FUZZ_MINUTES=$(or $(MINUTES),5) cargo test --package crl-replay --test fuzz --release --locked -- --nocapture
 
-bench: setup  ## the benchmarks
+bench: setup  ## the benchmarks: criterion's of the Rust core, then pytest's
+	cargo bench --manifest-path rust/replay/benches/Cargo.toml --target-dir target/benches --locked
 	$(BIN)/python -m pytest benches/bench_*.py
+
+bench-buffer: setup  ## the buffer beside everybody installed, with the page, picture and figures in docs/results
+	$(BIN)/crl bench buffer --markdown docs/results/buffer.md --plot docs/results/buffer.png --csv docs/results/buffer.csv
 
 bench-smoke: setup  ## every benchmark briefly and small, as a test that it still runs
 	$(BIN)/python -m pytest benches/bench_*.py -m "not slow and not peers and not large" --quiet \

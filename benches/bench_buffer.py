@@ -28,6 +28,7 @@ SIZES = [
     large("image", 100_000),
 ]
 OTHERS = [pytest.param(peer, id=peer.name, marks=pytest.mark.peers) for peer in PEERS]
+LOADS = {"threads": load.threads, "mixed": load.mixed, "snapshot": load.snapshot}
 SAMPLERS = [pytest.param(sampler, id=sampler.name) for sampler in suite.own_samplers()] + OTHERS
 
 
@@ -75,12 +76,10 @@ def test_add(benchmark, workload, lead):
     benchmark(add)
 
 
-@pytest.mark.parametrize(
-    ("part", "rows"), [("mixed", 10_000), ("snapshot", 10_000), large("mixed", 10**6), large("snapshot", 10**6)]
-)
+@pytest.mark.parametrize(("part", "rows"), [(part, 10_000) for part in LOADS] + [large(part, 10**6) for part in LOADS])
 def test_load(benchmark, part, rows):
-    """Four samplers beside a writer, and files: what they measure is in `extra_info`."""
-    measure = {"mixed": load.mixed, "snapshot": load.snapshot}[part]
+    """Two threads, four samplers beside a writer, and files: what they measure is in `extra_info`."""
+    measure = LOADS[part]
     results = benchmark.pedantic(lambda: measure(History(WORKLOADS["ant"], rows), rows < 10**6), rounds=1)
     for result in results:
         benchmark.extra_info[f"{result.case}: {result.who}"] = f"{result.value:.3g} {result.unit}"

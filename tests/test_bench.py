@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from crl.bench import suite
 from crl.bench.measure import Timing, in_turns, rates
 from crl.bench.peers import PEERS
+from crl.bench.report import MEASURED
 from crl.bench.samplers import OursWithNext
 from crl.bench.workloads import EPISODE, WORKLOADS, History
 from crl.cli import main
@@ -66,17 +67,18 @@ def test_what_does_not_fit_into_memory_is_left_out_and_said(monkeypatch):
     monkeypatch.setattr(suite, "free_memory", lambda: 10**9)
     run = suite.run(("sample",), ["ant"], [10**9], [8], with_peers=False, quick=True, say=said.append)
     assert not list(run)
-    assert said == ["left out: ant, 1,000,000,000 rows: takes 367 GB, 1 GB are free"]
+    assert said == ["left out: ant, 1,000,000,000 rows: takes 577 GB, 1 GB are free"]
 
 
 def test_figures_are_printed_and_written(tmp_path):
-    files = [tmp_path / name for name in ("speed.json", "speed.csv", "speed.png")]
-    options = [f"--{kind}={file}" for kind, file in zip(("json", "csv", "plot"), files, strict=True)]
+    files = [tmp_path / name for name in ("speed.json", "speed.csv", "speed.png", "speed.md")]
+    options = [f"--{kind}={file}" for kind, file in zip(("json", "csv", "plot", "markdown"), files, strict=True)]
+    files[3].write_text(f"What was written by hand.\n{MEASURED}\nan earlier run\n")
     sizes = ["--workload=ant", "--rows=1e3", "--batch-size=16", "--batch-size=32"]
     words = ["bench", "buffer", "--quick", "--no-peers", *sizes]
     done = CliRunner().invoke(main, [*words, *options], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    kinds = ("sample", "add", "mixed", "snapshot")
+    kinds = ("sample", "add", "threads", "mixed", "snapshot")
     assert all(f"\n{kind}, ant" in done.stdout for kind in kinds)
     content = json.loads(files[0].read_text())
     assert content["machine"]["versions"].startswith("crl ")
@@ -85,6 +87,11 @@ def test_figures_are_printed_and_written(tmp_path):
     with files[1].open(newline="") as file:
         assert [row["who"] for row in csv.DictReader(file)] == [result["who"] for result in content["results"]]
     assert files[2].read_bytes().startswith(b"\x89PNG")
+    page = files[3].read_text()
+    assert page.startswith("What was written by hand.")
+    assert "earlier" not in page
+    assert all(f"\n## {kind}, ant" in page for kind in kinds)
+    assert {line.count("|") for line in page.splitlines() if line.startswith("| crl |")} >= {3, 4}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Writing while others sample, and files."""
+"""One batch by several threads, writing while others sample, and files."""
 
 import os
 import tempfile
@@ -10,13 +10,36 @@ from typing import Any
 
 import numpy as np
 
-from crl.bench.measure import Result, in_turns, rates
+from crl.bench.measure import ROUNDS, Result, in_turns, rates
 from crl.bench.samplers import Ours
-from crl.bench.workloads import EPISODE, History
+from crl.bench.workloads import EPISODE, GAMMA, History
 from crl.buffer import TrajectoryBuffer
 
 SAMPLERS, BATCH = 4, 1024
 PLAIN = "bare columns, NumPy"
+LARGE = 65_536
+"""Rows of a batch that threads share."""
+
+
+def threads(history: History, quick: bool) -> list[Result]:
+    """A large batch by one thread and by two: time that passes, whoever's."""
+
+    def sampling(buffer: TrajectoryBuffer) -> Callable[[], Any]:
+        batch = buffer.sample(LARGE, gamma=GAMMA)
+        return lambda: buffer.sample(LARGE, gamma=GAMMA, out=batch)
+
+    calls = {"one thread": sampling(history.buffer), "two threads": sampling(history.filled(threads=2))}
+    return rates(
+        in_turns(calls, rounds=3 if quick else ROUNDS),
+        LARGE / 1e6,
+        clock="wall",
+        beside=("one thread",),
+        benchmark="threads",
+        workload=history.workload.name,
+        rows=history.rows,
+        case=f"batch {LARGE}",
+        unit="million rows / s",
+    )
 
 
 def mixed(history: History, quick: bool) -> list[Result]:

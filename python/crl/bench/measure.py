@@ -32,7 +32,7 @@ class Result:
     """One figure: the median over the rounds."""
 
     benchmark: str
-    """sample, add, mixed or snapshot."""
+    """sample, add, threads, mixed or snapshot."""
     workload: str
     rows: int
     case: str

@@ -16,15 +16,9 @@ from crl.bench.measure import Result
 
 def show(console: Console, results: Sequence[Result]) -> None:
     """Print a table for each benchmark, workload and number of rows, as wide as it needs to be."""
-    groups: dict[tuple[str, str, int], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.benchmark, result.workload, result.rows), []).append(result)
-    for group in groups.values():
-        first = group[0]
-        units = list(dict.fromkeys(result.unit for result in group))
-        others = list(dict.fromkeys(other for result in group for other in result.ratios))
-        console.print(f"\n{first.benchmark}, {first.workload}, {first.rows:,} rows: {', '.join(units)}", style="bold")
-        if others:
+    for group in _groups(results):
+        console.print(f"\n{_title(group)}", style="bold")
+        if others := _others(group):
             console.print(f"in brackets: as a multiple of {', of '.join(others)}")
         shown = table(group)
         needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
@@ -32,17 +26,43 @@ def show(console: Console, results: Sequence[Result]) -> None:
         console.print(shown)
 
 
-def table(results: Sequence[Result]) -> Table:
+def _groups(results: Sequence[Result]) -> list[list[Result]]:
+    """Results by benchmark, workload and number of rows."""
+    groups: dict[tuple[str, str, int], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.benchmark, result.workload, result.rows), []).append(result)
+    return list(groups.values())
+
+
+def _title(group: Sequence[Result]) -> str:
+    units = ", ".join(dict.fromkeys(result.unit for result in group))
+    return f"{group[0].benchmark}, {group[0].workload}, {group[0].rows:,} rows: {units}"
+
+
+def _others(group: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(other for result in group for other in result.ratios))
+
+
+def _lines(group: Sequence[Result]) -> list[list[str]]:
     """Results of one benchmark, workload and number of rows: who down, cases across."""
-    cases = list(dict.fromkeys(result.case for result in results))
-    with_unit = len({result.unit for result in results}) > 1
+    cases = list(dict.fromkeys(result.case for result in group))
+    with_unit = len({result.unit for result in group}) > 1
+    found = {(result.who, result.case): result for result in group}
+    everybody = dict.fromkeys(result.who for result in group)
+    return [
+        ["", *cases],
+        *([who, *(_cell(found.get((who, case)), with_unit) for case in cases)] for who in everybody),
+    ]
+
+
+def table(group: Sequence[Result]) -> Table:
+    """Results of one benchmark, workload and number of rows: who down, cases across."""
+    head, *lines = _lines(group)
     shown = Table(box=None, pad_edge=False)
-    shown.add_column(no_wrap=True)
-    for case in cases:
-        shown.add_column(case, justify="right", no_wrap=True)
-    found = {(result.who, result.case): result for result in results}
-    for who in dict.fromkeys(result.who for result in results):
-        shown.add_row(who, *(_cell(found.get((who, case)), with_unit) for case in cases))
+    for number, case in enumerate(head):
+        shown.add_column(case, justify="right" if number else "left", no_wrap=True)
+    for line in lines:
+        shown.add_row(*line)
     return shown
 
 
@@ -53,6 +73,22 @@ def _cell(result: Result | None, with_unit: bool) -> str:
     text += f" {result.unit}" if with_unit else ""
     ratios = ", ".join(f"{ratio:.2f}" for ratio in result.ratios.values())
     return f"{text} ({ratios})" if ratios else text
+
+
+MEASURED = "<!-- measured: what follows is written by `crl bench buffer --markdown` -->"
+
+
+def write_markdown(path: Path, machine: dict[str, str], results: Sequence[Result]) -> None:
+    """Machine and tables, after what a file that is there says before them."""
+    lines = [MEASURED, "", *(f"- {key}: {value}" for key, value in machine.items())]
+    for group in _groups(results):
+        lines += ["", f"## {_title(group)}", ""]
+        if others := _others(group):
+            lines += [f"In brackets: as a multiple of {', of '.join(others)}.", ""]
+        head, *body = ["| " + " | ".join(cells) + " |" for cells in _lines(group)]
+        lines += [head, "|---" * head.count(" | ") + "|---|", *body]
+    before = path.read_text(encoding="utf-8").partition(MEASURED)[0] if path.exists() else ""
+    path.write_text(before + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_json(path: Path, machine: dict[str, str], results: Sequence[Result]) -> None:

@@ -6,17 +6,16 @@ function that makes one batch and returns its observations, actions and goals, a
 
 import importlib
 import itertools
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
-from crl import _core
+from crl._core import gather_limit
 from crl.bench.workloads import EPISODE, GAMMA, Array, History
 
-gather_limit: Any = vars(_core).get("gather_limit")
-"""The loop in Rust, where the extension has it."""
 BEFOREHAND = 2**20
 """Rows that the limit draws beforehand and goes through in turns: too many for the caches to know them."""
 
@@ -119,17 +118,22 @@ class NumpySampler(Sampler):
 
 
 class GatherLimit(Sampler):
-    """What memory allows: rows and goals drawn beforehand, copied by a loop in Rust, many batches a call."""
+    """What memory allows a plain loop: rows and goals drawn beforehand, ordinary pages, many batches a call."""
 
-    name = "limit, gather alone"
+    name = "limit, a plain loop"
     module = "numpy"
-    memory = 0.0
+    memory = 1.0
     batches = 16
+    tuned: ClassVar[bool] = False
 
     def __init__(self, history: History) -> None:
-        self.columns = history.flat()
+        self.columns = self.place(history.flat())
         drawn = NumpySampler(history).rows(BEFOREHAND, np.empty(BEFOREHAND, np.int32))
         self.row, self.goal_row = (rows.astype(np.uint32) for rows in drawn)
+
+    def place(self, columns: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The columns, where they are to be gathered from."""
+        return tuple(_in_ordinary_pages(column) for column in columns)
 
     def prepare(self, batch_size: int) -> Draw:
         observation, action, goal = (np.empty((batch_size, x.shape[1]), x.dtype) for x in self.columns)
@@ -139,10 +143,31 @@ class GatherLimit(Sampler):
         def draw() -> tuple[Array, Array, Array]:
             turn = next(turns)
             row, goal_row = self.row[turn : turn + count], self.goal_row[turn : turn + count]
-            gather_limit(self.columns, (row, row, goal_row), batch_size, (observation, action, goal))
+            gather_limit(self.columns, (row, row, goal_row), batch_size, self.tuned, (observation, action, goal))
             return observation, action, goal
 
         return draw
+
+
+def _in_ordinary_pages(column: Array) -> Array:
+    """A copy in memory of its own that the system does not put into huge pages, as it does for NumPy."""
+    memory = mmap.mmap(-1, column.nbytes)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    copy = np.frombuffer(memory, column.dtype).reshape(column.shape)
+    copy[:] = column
+    return copy
+
+
+class TunedLimit(GatherLimit):
+    """The same with all that we know: huge pages, if the system gives them; prefetches into the second-level cache."""
+
+    name = "limit, a tuned loop"
+    memory = 0.0
+    tuned = True
+
+    def place(self, columns: tuple[Array, ...]) -> tuple[Array, ...]:
+        return columns
 
 
 class NumbaSampler(Sampler):

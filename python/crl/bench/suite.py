@@ -1,4 +1,4 @@
-"""What `crl bench buffer` runs: sampling, adding, both at once, and files."""
+"""What `crl bench buffer` runs: sampling, adding, two threads, both at once, and files."""
 
 import functools
 import itertools
@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from crl.bench.load import mixed, snapshot
+from crl.bench.load import mixed, snapshot, threads
 from crl.bench.measure import ROUNDS, Result, in_turns, rates, warm
 from crl.bench.peers import PEERS, Peer, installed
-from crl.bench.samplers import GatherLimit, NumbaSampler, NumpySampler, Ours, OursWithNext, Sampler, gather_limit
+from crl.bench.samplers import GatherLimit, NumbaSampler, NumpySampler, Ours, OursWithNext, Sampler, TunedLimit
 from crl.bench.workloads import EPISODE, WORKLOADS, Array, History, Workload, empty_buffer, free_memory
 
-PARTS = ("sample", "add", "mixed", "snapshot")
+PARTS = ("sample", "add", "threads", "mixed", "snapshot")
 PEER_ROWS = 1_000_000
 """Rows up to which libraries are compared: filling them with more takes minutes."""
 SHARE_OF_MEMORY = 0.7
 """Of the free memory, what a comparison may take."""
-COPIES = 1 + Ours.memory
-"""Of the columns, without any library's: the history's and ours."""
-BESIDE = (GatherLimit.name, NumpySampler.name)
+COPIES = 1 + 2 * Ours.memory
+"""Of the columns, without any library's: the history's and two buffers', or ours and the limit's."""
+BESIDE = (GatherLimit.name, TunedLimit.name, NumpySampler.name)
 RING_BYTES = 2**29
 """Of a ring that rows are added to, at most, or else two calls' rows."""
 COPY = "a copy alone, NumPy"
@@ -31,10 +31,9 @@ Say = Callable[[str], None]
 
 
 def own_samplers() -> list[type[Sampler]]:
-    """Ours, the limit, and what NumPy and, where installed, Numba make of it."""
-    limit: list[type[Sampler]] = [GatherLimit] if gather_limit else []
+    """The limits, ours, and what NumPy and, where installed, Numba make of it."""
     numba: list[type[Sampler]] = [NumbaSampler] if installed(NumbaSampler) else []
-    return [*limit, Ours, OursWithNext, NumpySampler, *numba]
+    return [GatherLimit, TunedLimit, Ours, OursWithNext, NumpySampler, *numba]
 
 
 def run(
@@ -62,7 +61,7 @@ def run(
         if "add" in parts:
             say(f"{name}: adding")
             yield add(workload, rounds=rounds)
-        for part, measure in (("mixed", mixed), ("snapshot", snapshot)):
+        for part, measure in (("threads", threads), ("mixed", mixed), ("snapshot", snapshot)):
             if part in parts and fitting:
                 say(f"{name}, {fitting[0]:,} rows: {part}")
                 yield measure(History(workload, fitting[0]), quick)

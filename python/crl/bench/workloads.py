@@ -105,17 +105,20 @@ class History:
     @functools.cached_property
     def buffer(self) -> TrajectoryBuffer:
         """A `TrajectoryBuffer` that holds all of it, and samples with one thread."""
-        workload = self.workload
-        buffer = empty_buffer(workload, self.num_envs, self.rows)
+        return self.filled(threads=1)
+
+    def filled(self, threads: int) -> TrajectoryBuffer:
+        """A new `TrajectoryBuffer` that holds all of it, and shares large batches among `threads`."""
+        buffer = empty_buffer(self.workload, self.num_envs, self.rows, threads)
         for first in range(0, self.steps, CHUNK):
             buffer.add_rollout(**self.rollout(first, first + CHUNK))
         return buffer
 
 
-def empty_buffer(workload: Workload, num_envs: int, capacity: int) -> TrajectoryBuffer:
-    """A buffer for rows of `workload` that samples with one thread."""
+def empty_buffer(workload: Workload, num_envs: int, capacity: int, threads: int = 1) -> TrajectoryBuffer:
+    """A buffer for rows of `workload` that shares large batches among `threads`."""
     observation = (workload.observation, workload.dtype)
-    return TrajectoryBuffer(num_envs, capacity, observation, workload.action, workload.goal, sample_threads=1)
+    return TrajectoryBuffer(num_envs, capacity, observation, workload.action, workload.goal, sample_threads=threads)
 
 
 def free_memory() -> int:

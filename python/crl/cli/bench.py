@@ -52,12 +52,13 @@ class _Count(click.ParamType[int]):
     "--only",
     "parts",
     multiple=True,
-    type=click.Choice(("sample", "add", "mixed", "snapshot")),
-    help="Sampling, adding, both at once, files; may be repeated. [all]",
+    type=click.Choice(("sample", "add", "threads", "mixed", "snapshot")),
+    help="Sampling, adding, two threads, a writer beside samplers, files; may be repeated. [all]",
 )
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Other libraries, where installed.")
 @click.option("--quick", is_flag=True, help="Fewer rounds and only 1e5 rows: half a minute.")
 @click.option("--plot", metavar="FILE", help="Picture of the sampling speeds: png, pdf or svg.")
+@click.option("--markdown", metavar="FILE", help="All tables; what FILE says before those of an earlier run stays.")
 @click.option("--json", "json_file", metavar="FILE", help="All figures, with machine and versions.")
 @click.option("--csv", "csv_file", metavar="FILE", help="All figures, a row each.")
 def buffer(
@@ -68,6 +69,7 @@ def buffer(
     peers: bool,
     quick: bool,
     plot: str | None,
+    markdown: str | None,
     json_file: str | None,
     csv_file: str | None,
 ) -> None:
@@ -84,7 +86,7 @@ def buffer(
         raise ConfigError("--plot shows sampling speeds: add --only sample, or leave --only out.")
     if plot is not None:
         need_extra("plot", "matplotlib")
-    for file in (plot, json_file, csv_file):
+    for file in (plot, markdown, json_file, csv_file):
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise ConfigError(f"{file} cannot be written: there is no such directory.")
     from crl.bench import report, suite
@@ -107,6 +109,8 @@ def buffer(
     ):
         found += results
         report.show(console, results)
+    if markdown is not None:
+        report.write_markdown(Path(markdown), machine, found)
     if json_file is not None:
         report.write_json(Path(json_file), machine, found)
     if csv_file is not None:

@@ -13,6 +13,7 @@ pub(crate) fn gather_limit(
     columns: Vec<Bound<'_, PyAny>>,
     indices: Vec<PyReadonlyArray1<'_, u32>>,
     batch_size: usize,
+    tuned: bool,
     out: Vec<Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let columns = columns.iter().map(|array| Ok(bytes(array)?.try_readonly()?)).collect::<PyResult<Vec<_>>>()?;
@@ -25,5 +26,5 @@ pub(crate) fn gather_limit(
         let indices = indices.as_slice().map_err(|_| not_contiguous())?;
         parts.push(Part { rows, bytes: output.len() / batch_size.max(1), indices });
     }
-    run(py, || limit::gather(&parts, batch_size, &mut outputs))
+    run(py, || limit::gather(&parts, batch_size, tuned, &mut outputs))
 }

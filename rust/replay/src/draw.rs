@@ -19,6 +19,9 @@ pub(crate) const ROUNDS: usize = 1000;
 pub(crate) struct Draw<'a> {
     rings: &'a Rings,
     need: u32,
+    /// Environments, and slots below the fill of the fullest ring when the draw began.
+    envs: u64,
+    slots: u64,
     listed: Option<Runs>,
 }
 
@@ -41,14 +44,15 @@ struct Run {
 
 impl<'a> Draw<'a> {
     pub(crate) fn new(rings: &'a Rings, need: u32) -> Self {
-        Self { rings, need, listed: None }
+        let (envs, slots) = (rings.num_envs() as u64, rings.fullest().max(1));
+        Self { rings, need, envs, slots, listed: None }
     }
 
     /// Environment and slot, uniform below the fill of the fullest ring.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // Below the number of envs and of slots.
     pub(crate) fn slot(&self, words: &mut Words) -> (usize, usize) {
-        let (env, slot) = words.below_both(self.rings.num_envs() as u64, self.rings.fullest().max(1));
+        let (env, slot) = words.below_both(self.envs, self.slots);
         (env as usize, slot as usize)
     }
 

@@ -72,7 +72,7 @@ fn rows(buffer: &Buffer, env: usize) -> Vec<(u64, u64)> {
     places.sort_by_key(|place| place.t);
     let row = |place: &crate::ring::Place| {
         let mut id = [0; 8];
-        rings.read(rings.index(*place), field, &mut id);
+        rings.read(rings.record(*place), field, &mut id);
         (u64::from_ne_bytes(id) & 0xFFFF_FFFF, rings.trajectory(env, place.slot))
     };
     places.iter().map(row).collect()

@@ -37,7 +37,6 @@ impl Geometric {
 
     /// The offset that belongs to `u` in `[0, 1)`: an integer in `1..=horizon`. `horizon` must not be 0.
     #[must_use]
-    #[inline]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Rounding down, and clamped from both sides.
     pub fn offset(self, u: f64, horizon: u32) -> u32 {
         debug_assert!(horizon > 0 && (0.0..1.0).contains(&u));
@@ -57,7 +56,8 @@ impl Geometric {
 /// Horizons up to this one are answered from a table.
 const TABLED: usize = 4096;
 /// Cells of the guide; it fits a first-level cache beside the rows being copied.
-const CELLS: u32 = 4096;
+const CELLS: usize = 1 << CELL_BITS;
+const CELL_BITS: u32 = 12;
 
 /// [`Geometric`] without a logarithm for each draw: the same offsets for horizons up to `TABLED`, by the guide-table
 /// method (Chen and Asau, 1974), which costs about one step; the closed form beyond.
@@ -68,18 +68,22 @@ pub struct Table {
     tabled: usize,
     /// `1 − γ^k` for `k = 0..=TABLED`: never decreasing.
     mass: Box<[f64]>,
-    /// The smallest `k` with `mass[k] > cell / CELLS`, at least 1.
-    guide: Box<[u16]>,
+    /// For each cell of masses the smallest `k` that belongs to one in it.
+    guide: Box<[u16; CELLS]>,
 }
 
 impl Table {
     /// The table of a law.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation)] // At most `TABLED`.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // At most `TABLED`.
     pub fn new(law: Geometric) -> Self {
         let mass: Box<[f64]> = (0_u32..=TABLED as u32).map(|k| -(law.ln_gamma * f64::from(k)).exp_m1()).collect();
-        let cell = |cell: u32| mass.partition_point(|mass| *mass <= f64::from(cell) / f64::from(CELLS)).max(1) as u16;
-        let guide = (0..CELLS).map(cell).collect();
+        let mut guide = Box::new([0; CELLS]);
+        for (cell, guide) in (0_u32..).zip(&mut *guide) {
+            // What `cell` rounds up into a cell may lie below it by so much.
+            let least = f64::from(cell) / CELLS as f64 - f64::EPSILON;
+            *guide = mass.partition_point(|mass| *mass <= least).max(1) as u16;
+        }
         // A law so close to uniform that all of the table lies in few cells would walk far through it.
         let tabled = if law.ln_gamma > -1e-4 { 0 } else { TABLED };
         Self { law, tabled, mass, guide }
@@ -87,15 +91,16 @@ impl Table {
 
     /// The offset that belongs to `u` in `[0, 1)`: an integer in `1..=horizon`. `horizon` must not be 0.
     #[must_use]
-    #[inline]
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Below `CELLS`, and at most `TABLED`.
+    #[allow(clippy::inline_always)] // Once a row, and a call costs as much as it does.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)] // At most `TABLED`.
     pub fn offset(&self, u: f64, horizon: u32) -> u32 {
         let last = horizon as usize;
         if last > self.tabled {
             return self.law.offset(u, horizon);
         }
         let mass = u * self.mass[last];
-        let mut k = usize::from(self.guide[(mass * f64::from(CELLS)) as i32 as usize]);
+        let mut k = usize::from(self.guide[cell(mass)]);
         // The first step has no branch: nobody can guess whether it is needed.
         k += usize::from(self.mass[k] <= mass);
         while k < last && self.mass[k] <= mass {
@@ -103,6 +108,15 @@ impl Table {
         }
         k.min(last) as u32
     }
+}
+
+/// The cell of the guide for a mass in `[0, 1)`, or the one above if it is as close to that as rounding carries: the
+/// first bits of the fraction, which cost a conversion less than a multiplication and the integer below. What rounds
+/// up to 1 belongs to no cell, and the first one leads to everything.
+#[inline]
+#[allow(clippy::cast_possible_truncation)] // So many bits.
+fn cell(mass: f64) -> usize {
+    ((1.0 + mass).to_bits() >> (f64::MANTISSA_DIGITS - 1 - CELL_BITS)) as usize % CELLS
 }
 
 #[cfg(test)]

@@ -74,18 +74,25 @@ impl Goals {
         Ok(Self { bounds: bounds.collect(), last, law: Table::new(law) })
     }
 
+    /// The strategy of every row, if there is but one.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<Strategy> {
+        self.bounds.is_empty().then_some(self.last)
+    }
+
     /// The strategy for one row. A single one costs no randomness.
     #[inline]
     pub(crate) fn choose(&self, words: &mut Words) -> Strategy {
-        if self.bounds.is_empty() {
-            return self.last;
+        if let Some(only) = self.only() {
+            return only;
         }
         let word = words.word();
         self.bounds.iter().find(|(bound, _)| word < *bound).map_or(self.last, |&(_, strategy)| strategy)
     }
 
     /// How far ahead the goal lies when `later` rows follow. Not for [`Strategy::Random`].
-    #[inline]
+    #[allow(clippy::inline_always)] // As the table's.
+    #[inline(always)]
     #[allow(clippy::cast_possible_truncation)] // At most `later`.
     pub(crate) fn offset(&self, strategy: Strategy, later: u32, words: &mut Words) -> u32 {
         match strategy {

@@ -117,7 +117,7 @@ impl Toy {
 
     fn read(&self, place: Place) -> [u64; WORDS] {
         let mut bytes = [0; WORDS * 8];
-        self.rings.read(self.rings.index(place), self.field, &mut bytes);
+        self.rings.read(self.rings.record(place), self.field, &mut bytes);
         let (words, _) = bytes.as_chunks::<8>();
         [words[0], words[1]].map(u64::from_ne_bytes)
     }

@@ -1,10 +1,11 @@
 //! The yardstick of sampling: how fast rows can be gathered at random at all.
 //!
 //! One array for each column, rows chosen beforehand, plain copies of what a prefetch has brought near: no ring, no
-//! draw, no law, no look whether a row is whole. What a benchmark calls the machine's limit is this loop.
+//! draw, no law, no look whether a row is whole. It comes as anybody would write it, with prefetches into the
+//! first-level cache, and tuned: into the second, which takes more lines at a time.
 use crate::error::{Error, Result};
 use crate::layout::LINE_BYTES;
-use crate::words::{advise_huge_pages, prefetch};
+use crate::words::{advise_huge_pages, prefetch, prefetch_near};
 
 /// Cache lines on their way at once.
 const LINES_AHEAD: usize = 80;
@@ -29,12 +30,13 @@ pub fn memory(bytes: usize) -> Vec<u8> {
     memory
 }
 
-/// Copies batches of `batch_size` rows into `outputs`, one slice for each part, each batch over the one before it.
+/// Copies batches of `batch_size` rows into `outputs`, one slice for each part, each batch over the one before it; tuned,
+/// or as anybody would write it.
 /// Indices that fill no batch are left out.
 ///
 /// # Errors
 /// `Invalid` if a part lacks a row that it is asked for, or lengths do not fit each other.
-pub fn gather(parts: &[Part<'_>], batch_size: usize, outputs: &mut [&mut [u8]]) -> Result<()> {
+pub fn gather(parts: &[Part<'_>], batch_size: usize, tuned: bool, outputs: &mut [&mut [u8]]) -> Result<()> {
     let count = parts.first().map_or(0, |part| part.indices.len());
     let fits = |(part, output): (&Part<'_>, &&mut [u8])| {
         let rows = part.rows.len().checked_div(part.bytes).unwrap_or(0);
@@ -48,10 +50,13 @@ pub fn gather(parts: &[Part<'_>], batch_size: usize, outputs: &mut [&mut [u8]]) 
     }
     // Where the compiler knows the lengths, a copy is a few moves: those of an ant and of a humanoid.
     let widths: Vec<_> = parts.iter().map(|part| part.bytes).collect();
-    match widths[..] {
-        [116, 32, 8] => known::<116, 32, 8>(parts, batch_size, outputs),
-        [1072, 68, 12] => known::<1072, 68, 12>(parts, batch_size, outputs),
-        _ => any(parts, batch_size, outputs),
+    match (tuned, &widths[..]) {
+        (true, [116, 32, 8]) => known::<true, 116, 32, 8>(parts, batch_size, outputs),
+        (true, [1072, 68, 12]) => known::<true, 1072, 68, 12>(parts, batch_size, outputs),
+        (true, _) => any::<true>(parts, batch_size, outputs),
+        (false, [116, 32, 8]) => known::<false, 116, 32, 8>(parts, batch_size, outputs),
+        (false, [1072, 68, 12]) => known::<false, 1072, 68, 12>(parts, batch_size, outputs),
+        (false, _) => any::<false>(parts, batch_size, outputs),
     }
     Ok(())
 }
@@ -62,12 +67,15 @@ const fn ahead(bytes: usize) -> usize {
 }
 
 #[inline]
-fn fetch(row: &[u8]) {
+fn fetch<const TUNED: bool>(row: &[u8]) {
     // Past the last byte by up to a line: a row that begins within a line ends within one more.
-    (0..row.len() + LINE_BYTES).step_by(LINE_BYTES).for_each(|byte| prefetch(&raw const row[byte.min(row.len() - 1)]));
+    (0..row.len() + LINE_BYTES).step_by(LINE_BYTES).for_each(|byte| {
+        let byte = &raw const row[byte.min(row.len() - 1)];
+        if TUNED { prefetch(byte) } else { prefetch_near(byte) }
+    });
 }
 
-fn known<const OBSERVATION: usize, const ACTION: usize, const GOAL: usize>(
+fn known<const TUNED: bool, const OBSERVATION: usize, const ACTION: usize, const GOAL: usize>(
     parts: &[Part<'_>],
     batch_size: usize,
     outputs: &mut [&mut [u8]],
@@ -88,9 +96,9 @@ fn known<const OBSERVATION: usize, const ACTION: usize, const GOAL: usize>(
         };
         let fetch = |i: usize| {
             let (observation, action, goal) = rows(i);
-            fetch(observation);
-            fetch(action);
-            fetch(goal);
+            fetch::<TUNED>(observation);
+            fetch::<TUNED>(action);
+            fetch::<TUNED>(goal);
         };
         let ahead = const { ahead(OBSERVATION + ACTION + GOAL) };
         (0..ahead.min(batch_size)).for_each(fetch);
@@ -106,13 +114,13 @@ fn known<const OBSERVATION: usize, const ACTION: usize, const GOAL: usize>(
     }
 }
 
-fn any(parts: &[Part<'_>], batch_size: usize, outputs: &mut [&mut [u8]]) {
+fn any<const TUNED: bool>(parts: &[Part<'_>], batch_size: usize, outputs: &mut [&mut [u8]]) {
     let batches = parts.first().map_or(0, |part| part.indices.len() / batch_size);
     let ahead = ahead(parts.iter().map(|part| part.bytes).sum());
     let row =
         |part: &Part<'_>, i: usize| part.indices[i] as usize * part.bytes..(part.indices[i] as usize + 1) * part.bytes;
     for from in (0..batches * batch_size).step_by(batch_size) {
-        let fetch = |i: usize| parts.iter().for_each(|part| fetch(&part.rows[row(part, from + i)]));
+        let fetch = |i: usize| parts.iter().for_each(|part| fetch::<TUNED>(&part.rows[row(part, from + i)]));
         (0..ahead.min(batch_size)).for_each(fetch);
         for i in 0..batch_size {
             if i + ahead < batch_size {
@@ -141,9 +149,9 @@ mod tests {
             let part = |k: usize| Part { rows: &arrays[k], bytes: widths[k], indices: &indices };
             let mut outputs = widths.map(|bytes| vec![0; bytes * 32]);
             let mut slices = outputs.iter_mut().map(|output| &mut output[..]).collect::<Vec<_>>();
-            gather(&[part(0), part(1), part(2)], 32, &mut slices).unwrap();
+            gather(&[part(0), part(1), part(2)], 32, true, &mut slices).unwrap();
             let none = Part { indices: &[50], ..part(0) };
-            assert!(gather(&[none], 1, &mut slices[..1]).is_err());
+            assert!(gather(&[none], 1, true, &mut slices[..1]).is_err());
             for (output, bytes) in outputs.iter().zip(widths) {
                 for (row, index) in output.chunks(bytes).zip(&indices[32..64]) {
                     assert!(row.iter().all(|byte| u32::from(*byte) == *index));

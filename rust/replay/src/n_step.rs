@@ -131,7 +131,7 @@ impl Ahead {
                 write(if ended { 0.0 } else { weight }, to, bytes);
             }
             What::Offset => bytes.copy_from_slice(&m.to_ne_bytes()),
-            What::Field(field) => rings.read(rings.index(rings.ahead(row, m)), field, bytes),
+            What::Field(field) => rings.read(rings.record(rings.ahead(row, m)), field, bytes),
         }
     }
 
@@ -149,7 +149,7 @@ impl Ahead {
 /// A scalar field of a row, in the first of these bytes.
 fn word(rings: &Rings, row: Place, field: Field) -> [u8; 8] {
     let mut bytes = [0; 8];
-    rings.read(rings.index(row), field, &mut bytes[..field.bytes]);
+    rings.read(rings.record(row), field, &mut bytes[..field.bytes]);
     bytes
 }
 

@@ -11,6 +11,7 @@
 use crate::layout::{Field, LINE, Layout};
 use crate::storage::{Source, Words};
 use crate::sync::{self, AtomicU64, Ordering::Relaxed, fence_after_claim, fence_before_check};
+pub(crate) use crate::words::Record;
 use crate::words::Slab;
 
 /// In the table of ends: the trajectory is still being written.
@@ -78,7 +79,7 @@ impl Rings {
     }
 
     fn counters(&self, env: usize) -> Counters<'_> {
-        let line = &self.counters[env * LINE..][..LINE];
+        let line = &self.counters.as_chunks::<LINE>().0[env];
         Counters { claimed: &line[0], published: &line[1], begun: &line[2] }
     }
 
@@ -129,18 +130,18 @@ impl Rings {
 
     // --- the writer's side -----------------------------------------------------------------------------------------
 
-    /// Appends a row; `write` stores its fields through [`Rings::write`] at the index it is given.
+    /// Appends a row; `write` stores its fields through [`Rings::write`] to the record it is given.
     ///
     /// Only one thread at a time may push to one environment: [`crate::writer::Writer`] sees to it. If `write` panics
     /// the row stays claimed and unpublished: readers lose the oldest row, and the next push takes the same place.
-    pub(crate) fn push(&self, env: usize, starts: bool, write: impl FnOnce(usize)) {
+    pub(crate) fn push(&self, env: usize, starts: bool, write: impl FnOnce(Record)) {
         let counters = self.counters(env);
         let n = counters.published.load(Relaxed);
-        let index = self.at(env, self.slot(n));
+        let record = self.at(env, self.slot(n));
 
         counters.claimed.store(n + 1, Relaxed);
         fence_after_claim();
-        write(index);
+        write(record);
         let mut begun = counters.begun.load(Relaxed);
         if starts || begun == 0 {
             if let Some(last) = begun.checked_sub(1) {
@@ -150,7 +151,7 @@ impl Rings {
             begun += 1;
             counters.begun.store(begun, Relaxed);
         }
-        self.slab.store(index, 0, begun - 1);
+        self.slab.store(record, 0, begun - 1);
         sync::publish(counters.published, n + 1);
 
         let stored = (n + 1).min(self.length as u64);
@@ -166,9 +167,9 @@ impl Rings {
         self.slab.prefetch_record(self.at(env, self.slot(n)));
     }
 
-    /// Stores one field of the row at `index`.
-    pub(crate) fn write(&self, index: usize, field: Field, bytes: &[u8]) {
-        self.slab.write(index, field, bytes);
+    /// Stores one field of a record.
+    pub(crate) fn write(&self, record: Record, field: Field, bytes: &[u8]) {
+        self.slab.write(record, field, bytes);
     }
 
     /// Empties a ring that nobody else uses, and takes up its numbering at row `n`, as if `n` rows had come and gone.
@@ -274,29 +275,29 @@ impl Rings {
         Place { slot: if place.slot + 1 == self.length { 0 } else { place.slot + 1 }, ..place }
     }
 
-    /// Where the record of a row lies, for [`Rings::read`] and [`Rings::prefetch`].
+    /// The record of a row.
     #[inline]
-    pub(crate) fn index(&self, place: Place) -> usize {
+    pub(crate) fn record(&self, place: Place) -> Record {
         self.at(place.env, place.slot)
     }
 
-    /// Copies one field of the record at `index`. What it gives counts only if the row still [`Rings::lives`]
-    /// after [`Rings::settle`].
+    /// Copies one field of a record. What it gives counts only if the row still [`Rings::lives`] after
+    /// [`Rings::settle`].
     #[inline]
-    pub(crate) fn read(&self, index: usize, field: Field, bytes: &mut [u8]) {
-        self.slab.read(index, field, bytes);
+    pub(crate) fn read(&self, record: Record, field: Field, bytes: &mut [u8]) {
+        self.slab.read(record, field, bytes);
     }
 
-    /// Copies one field of the records at these indices, row after row: as [`Rings::read`].
+    /// Copies one field of these records, row after row: as [`Rings::read`]. It calls `between` with the place of each.
     #[inline]
-    pub(crate) fn gather(&self, indices: impl Iterator<Item = usize>, field: Field, bytes: &mut [u8]) {
-        self.slab.gather(indices, field, bytes);
+    pub(crate) fn gather(&self, records: &[Record], field: Field, bytes: &mut [u8], between: impl FnMut(usize)) {
+        self.slab.gather(records, field, bytes, between);
     }
 
-    /// Asks for the cache line of one word of the record at `index`.
+    /// Asks for the cache lines of these words of a record.
     #[inline]
-    pub(crate) fn prefetch(&self, index: usize, word: usize) {
-        self.slab.prefetch(index, word);
+    pub(crate) fn prefetch(&self, record: Record, words: &[usize]) {
+        self.slab.prefetch(record, words);
     }
 
     /// To be called between copying rows and asking whether they live.
@@ -324,8 +325,8 @@ impl Rings {
     }
 
     #[inline]
-    fn at(&self, env: usize, slot: usize) -> usize {
-        env * self.length + slot
+    fn at(&self, env: usize, slot: usize) -> Record {
+        self.slab.record(env * self.length + slot)
     }
 
     /// `n % length`, for a narrow `n` without a division (Lemire, Kaser, Kurz, 2019).

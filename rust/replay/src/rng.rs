@@ -69,16 +69,23 @@ impl Words {
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // Taking the halves of a product apart.
     pub fn below_both(&mut self, a: u64, b: u64) -> (u64, u64) {
+        let product = a * b;
         loop {
             let first = u128::from(self.word()) * u128::from(a);
             let second = u128::from(first as u64) * u128::from(b);
-            let (low, product) = (second as u64, a * b);
+            let low = second as u64;
             // The low half is what Lemire's method compares; the threshold is computed only when it can matter.
-            if low >= product || low >= product.wrapping_neg() % product {
+            if low >= product || low >= threshold(product) {
                 return ((first >> 64) as u64, (second >> 64) as u64);
             }
         }
     }
+}
+
+/// 2⁶⁴ modulo `n`.
+#[cold]
+fn threshold(n: u64) -> u64 {
+    n.wrapping_neg() % n
 }
 
 #[cfg(test)]

@@ -1,23 +1,21 @@
 //! Drawing batches: (seed, batch, row) → (environment, row, offset) → bytes in the caller's memory.
 //!
-//! Rows go in blocks through three stages. The first draws rows and asks for their cache lines. The second, a block
-//! later, looks into the rows, draws their goals and asks for the lines of these. The third copies each output in one
-//! pass, asks which rows were overwritten meanwhile, and draws those again. So nobody waits for memory: while lines
-//! travel, the other stages work on other blocks.
-use std::slice;
-
+//! Rows go in blocks through three stages. The first draws rows. The second, a block later, looks into the rows and draws
+//! their goals. The third copies each output in one pass, asks which rows were overwritten meanwhile, and draws those
+//! again; with each row that it copies it asks for the cache lines of a row that the first stage drew and of a goal
+//! that the second did. So nobody waits for memory: it brings lines all the time, and as many as it can at a time.
 use crate::draw::{Draw, ROUNDS, overtaken};
 use crate::error::{Error, Result};
 use crate::goal::{Goals, Strategy};
-use crate::layout::{Column, DType, FETCHED_LINES, Field, LINE, LINE_BYTES, Layout, WORD};
+use crate::layout::{Column, DType, FETCHED_LINES, Field, LINE, Layout, WORD};
 use crate::n_step::{Ahead, NStep};
-use crate::ring::{Place, Rings};
+use crate::ring::{Place, Record, Rings};
 use crate::rng::{Stream, Words};
-use crate::words::prefetch;
 
 /// Rows that go through a stage together.
 const BLOCK: usize = 32;
 const STAGES: usize = 3;
+
 /// The row that an output is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -61,6 +59,8 @@ pub struct Request {
     bytes: Vec<usize>,
     /// One word on each cache line that the outputs need of the row, of the next, and of the goal.
     lines: [Vec<usize>; 3],
+    /// The stored column that takes longest to copy.
+    longest: Option<usize>,
 }
 
 impl Request {
@@ -80,8 +80,10 @@ impl Request {
                 }
             }
         }
-        let bytes = outputs.iter().map(|output| output.bytes()).collect();
-        Ok(Self { goals, outputs, columns, bytes, lines })
+        let bytes: Vec<_> = outputs.iter().map(|output| output.bytes()).collect();
+        let stored = |index: &usize| matches!(outputs[*index], Output::Field(..));
+        let longest = (0..outputs.len()).filter(stored).max_by_key(|index| bytes[*index]);
+        Ok(Self { goals, outputs, columns, bytes, lines, longest })
     }
 
     /// The outputs, in the order of the memory that [`crate::Buffer::sample`] is given.
@@ -141,20 +143,33 @@ pub(crate) fn stored(layout: &Layout, name: &str) -> Option<(Source, usize)> {
     layout.find(column).map(|index| (source, index))
 }
 
-/// One row of a batch: where its parts lie, and what tells whether they still do.
+/// One row of a batch, and what tells whether it still lives.
 #[derive(Clone, Copy, Default)]
 struct Pick {
     row: Place,
-    /// Records of the row and the goal.
-    index: usize,
-    goal_index: usize,
-    /// The goal, where it is not in the row's own trajectory.
-    stranger: Place,
-    /// Rows that follow it in its trajectory, and how many of them the goal is ahead.
+    /// Environment and number of the goal, where it is not in the row's own trajectory.
+    stranger: (usize, u64),
+    /// Rows that follow it in its trajectory.
     later: u32,
-    offset: u32,
     strategy: Strategy,
     words: Words,
+}
+
+/// Rows that go through a stage together.
+#[derive(Clone, Copy)]
+struct Block<const N: usize = BLOCK> {
+    rows: usize,
+    picks: [Pick; N],
+    /// How many rows after its row each goal lies.
+    offsets: [u32; N],
+    /// Where to copy from: for each [`Source`] the records.
+    records: [[Record; N]; 3],
+}
+
+impl<const N: usize> Default for Block<N> {
+    fn default() -> Self {
+        Self { rows: 0, picks: [Pick::default(); N], offsets: [0; N], records: [[Record::default(); N]; 3] }
+    }
 }
 
 /// Draws the rows of some consecutive batches.
@@ -170,40 +185,29 @@ impl Sampler<'_> {
     /// Fills `rows` rows of each output, the first being row `from` of the batches laid end to end.
     pub(crate) fn fill(&self, from: usize, rows: usize, outputs: &mut [&mut [u8]]) -> Result<()> {
         let mut draw = Draw::new(self.rings, 1);
-        let mut addresses = self.addresses(from);
-        let mut stages = [[Pick::default(); BLOCK]; STAGES];
-        let blocks = rows.div_ceil(BLOCK);
-        let size = |block: usize| BLOCK.min(rows - block * BLOCK);
-        for step in 0..blocks + STAGES - 1 {
-            if step < blocks {
-                self.begin(&mut stages[step % STAGES][..size(step)], &mut addresses, &mut draw)?;
-                self.fetch_outputs(step * BLOCK, size(step), outputs);
-            }
-            if let Some(block) = step.checked_sub(1).filter(|block| *block < blocks) {
-                self.complete(&mut stages[block % STAGES][..size(block)], &mut draw)?;
-            }
-            let mut fresh = stages[step % STAGES][..if step < blocks { size(step) } else { 0 }].iter();
-            if let Some(block) = step.checked_sub(2) {
-                let picks = &stages[block % STAGES][..size(block)];
-                self.deliver(picks, &mut fresh, block * BLOCK, outputs, &mut draw)?;
-            }
-            fresh.for_each(|pick| self.fetch(pick));
+        let mut blocks = [Block::default(); STAGES];
+        let [mut first, mut second, mut third] = blocks.each_mut();
+        for step in 0..rows.div_ceil(BLOCK) + STAGES - 1 {
+            first.rows = BLOCK.min(rows.saturating_sub(step * BLOCK));
+            self.begin(first, from + step * BLOCK, &mut draw)?;
+            self.complete(second, &mut draw)?;
+            let [records, nexts, _] = &first.records;
+            let wanted = [&records[..first.rows], &nexts[..first.rows], &second.records[2][..second.rows]];
+            self.deliver(third, &wanted, (step * BLOCK).saturating_sub(2 * BLOCK), outputs, &mut draw)?;
+            let asked = self.request.longest.map_or(0, |_| third.rows);
+            (asked..BLOCK).for_each(|i| self.fetch(&wanted, i));
+            (first, second, third) = (third, first, second);
         }
         Ok(())
     }
 
-    /// The randomness of each row from `from` on, through consecutive batches.
-    fn addresses(&self, from: usize) -> impl FnMut() -> Words {
-        let (mut batch, mut row) = (self.first_batch + (from / self.batch_size) as u64, from % self.batch_size);
-        let (seed, batch_size) = (self.seed, self.batch_size);
-        let mut stream = Stream::new(seed, batch);
-        move || {
-            if row == batch_size {
-                (batch, row) = (batch + 1, 0);
-                stream = Stream::new(seed, batch);
+    /// Asks for the cache lines that the outputs need of the records at place `i`.
+    #[inline]
+    fn fetch(&self, records: &[&[Record]; 3], i: usize) {
+        for (records, lines) in records.iter().zip(&self.request.lines) {
+            if let Some(record) = records.get(i) {
+                self.rings.prefetch(*record, lines);
             }
-            row += 1;
-            stream.row(row as u64 - 1)
         }
     }
 
@@ -212,81 +216,80 @@ impl Sampler<'_> {
     /// Short loops, one after the other: what a row waits for in one of them is little, so the processor, which looks
     /// some hundred instructions ahead, works on many rows at once.
     #[inline(never)]
-    fn begin(&self, picks: &mut [Pick], addresses: &mut impl FnMut() -> Words, draw: &mut Draw<'_>) -> Result<()> {
-        for pick in &mut *picks {
-            pick.words = addresses();
-            pick.strategy = self.request.goals.choose(&mut pick.words);
-            (pick.row.env, pick.row.slot) = draw.slot(&mut pick.words);
+    fn begin(&self, block: &mut Block, from: usize, draw: &mut Draw<'_>) -> Result<()> {
+        let mut batch = self.first_batch.wrapping_add((from / self.batch_size) as u64);
+        let mut row = from % self.batch_size;
+        let only = self.request.goals.only();
+        let picks = &mut block.picks[..block.rows];
+        let mut rest = &mut *picks;
+        while !rest.is_empty() {
+            let (these, others) = rest.split_at_mut(rest.len().min(self.batch_size - row));
+            let stream = Stream::new(self.seed, batch);
+            for (row, pick) in (row as u64..).zip(these) {
+                pick.words = stream.row(row);
+                pick.strategy = only.unwrap_or_else(|| self.request.goals.choose(&mut pick.words));
+                (pick.row.env, pick.row.slot) = draw.slot(&mut pick.words);
+            }
+            (rest, batch, row) = (others, batch.wrapping_add(1), 0);
         }
-        for pick in &mut *picks {
+        let [records, nexts, _] = &mut block.records;
+        for (pick, record) in picks.iter_mut().zip(&mut *records) {
             pick.row = match self.rings.find(pick.row.env, pick.row.slot) {
                 Some(row) => row,
                 None => draw.other(&mut pick.words)?,
             };
-            pick.index = self.rings.index(pick.row);
+            *record = self.rings.record(pick.row);
         }
-        Ok(())
-    }
-
-    /// Asks for the cache lines of a row and of the next.
-    #[inline]
-    fn fetch(&self, pick: &Pick) {
-        let [row_lines, next_lines, _] = &self.request.lines;
-        for word in row_lines {
-            self.rings.prefetch(pick.index, *word);
-        }
-        if !next_lines.is_empty() {
-            let next = self.next(pick);
-            for word in next_lines {
-                self.rings.prefetch(next, *word);
+        if !self.request.lines[Source::Next as usize].is_empty() {
+            for (pick, next) in picks.iter().zip(nexts) {
+                *next = self.rings.record(self.rings.beside(pick.row));
             }
         }
+        Ok(())
     }
 
     /// Rejects candidates that nothing follows in their trajectory, and draws the goals.
     #[inline(never)]
-    fn complete(&self, picks: &mut [Pick], draw: &mut Draw<'_>) -> Result<()> {
-        for pick in &mut *picks {
+    fn complete<const N: usize>(&self, block: &mut Block<N>, draw: &mut Draw<'_>) -> Result<()> {
+        let [records, nexts, goals] = &mut block.records;
+        let picks = &mut block.picks[..block.rows];
+        for (i, pick) in picks.iter_mut().enumerate() {
             pick.later = self.rings.later(pick.row);
             while pick.later == 0 {
                 pick.row = draw.other(&mut pick.words)?;
                 pick.later = self.rings.later(pick.row);
-                pick.index = self.rings.index(pick.row);
+                records[i] = self.rings.record(pick.row);
+                nexts[i] = self.rings.record(self.rings.beside(pick.row));
             }
         }
-        for pick in &mut *picks {
-            pick.offset = self.request.goals.offset(pick.strategy, pick.later, &mut pick.words);
+        for (pick, offset) in picks.iter_mut().zip(&mut block.offsets) {
+            *offset = self.request.goals.offset(pick.strategy, pick.later, &mut pick.words);
         }
-        for pick in &mut *picks {
-            pick.goal_index = if pick.strategy == Strategy::Random {
-                pick.stranger = draw.any(&mut pick.words)?;
-                self.rings.index(pick.stranger)
+        for ((pick, offset), goal) in picks.iter_mut().zip(&block.offsets).zip(&mut *goals) {
+            *goal = if pick.strategy == Strategy::Random {
+                let stranger = draw.any(&mut pick.words)?;
+                pick.stranger = (stranger.env, stranger.t);
+                self.rings.record(stranger)
             } else {
-                self.rings.index(self.rings.ahead(pick.row, pick.offset))
+                self.rings.record(self.rings.ahead(pick.row, *offset))
             };
-        }
-        let goal_lines = &self.request.lines[Source::Goal as usize];
-        for pick in &*picks {
-            for word in goal_lines {
-                self.rings.prefetch(pick.goal_index, *word);
-            }
         }
         Ok(())
     }
 
-    /// Copies the picks to the rows of the outputs from `first` on, and draws those again that a writer overtook.
+    /// Copies a block to the rows of the outputs from `first` on, and draws those again that a writer overtook.
     #[inline(never)]
     fn deliver(
         &self,
-        picks: &[Pick],
-        fresh: &mut slice::Iter<'_, Pick>,
+        block: &Block,
+        wanted: &[&[Record]; 3],
         first: usize,
         outputs: &mut [&mut [u8]],
         draw: &mut Draw<'_>,
     ) -> Result<()> {
-        self.copy(picks, fresh, first, outputs);
+        self.copy(block, wanted, first, outputs);
         Rings::settle();
-        for (i, pick) in picks.iter().enumerate() {
+        for (i, pick) in block.picks[..block.rows].iter().enumerate() {
             if !self.lives(pick) {
                 self.again(*pick, first + i, outputs, draw)?;
             }
@@ -294,48 +297,25 @@ impl Sampler<'_> {
         Ok(())
     }
 
-    /// The record of the row after this one.
-    #[inline]
-    fn next(&self, pick: &Pick) -> usize {
-        self.rings.index(self.rings.beside(pick.row))
-    }
-
-    /// Asks for the cache lines that are going to be written: words are stored one by one, and to a line that is far
-    /// away few stores can be under way.
-    fn fetch_outputs(&self, first: usize, rows: usize, outputs: &[&mut [u8]]) {
-        for (output, memory) in self.request.outputs.iter().zip(outputs) {
+    /// Copies a block to the rows of the outputs from `first` on. With each row of the longest output it asks for the
+    /// lines of the wanted records at one place.
+    fn copy<const N: usize>(&self, block: &Block<N>, wanted: &[&[Record]; 3], first: usize, outputs: &mut [&mut [u8]]) {
+        let rows = block.rows;
+        for (i, (output, memory)) in self.request.outputs.iter().zip(outputs).enumerate() {
             let bytes = output.bytes();
-            let memory = &memory[first * bytes..(first + rows) * bytes];
-            memory.iter().step_by(LINE_BYTES).for_each(|byte| prefetch(byte));
-        }
-    }
-
-    /// Copies the picks to the rows of the outputs from `first` on. With each row it asks for the lines of one of the
-    /// fresh picks: memory takes as many at a time as it can, and copies while it works.
-    fn copy(&self, picks: &[Pick], fresh: &mut slice::Iter<'_, Pick>, first: usize, outputs: &mut [&mut [u8]]) {
-        for (output, memory) in self.request.outputs.iter().zip(outputs) {
-            let bytes = output.bytes();
-            let memory = &mut memory[first * bytes..(first + picks.len()) * bytes];
+            let memory = &mut memory[first * bytes..(first + rows) * bytes];
             match *output {
-                Output::Offset => {
-                    let (rows, _) = memory.as_chunks_mut();
-                    picks.iter().zip(rows).for_each(|(pick, row)| *row = pick.offset.to_ne_bytes());
-                }
+                Output::Offset => memory.copy_from_slice(bytemuck::cast_slice(&block.offsets[..rows])),
                 Output::Field(source, field) => {
-                    let record = |pick: &Pick| {
-                        if let Some(pick) = fresh.next() {
-                            self.fetch(pick);
-                        }
-                        match source {
-                            Source::Row => pick.index,
-                            Source::Next => self.next(pick),
-                            Source::Goal => pick.goal_index,
-                        }
-                    };
-                    self.rings.gather(picks.iter().map(record), field, memory);
+                    let records = &block.records[source as usize][..rows];
+                    if Some(i) == self.request.longest {
+                        self.rings.gather(records, field, memory, |i| self.fetch(wanted, i));
+                    } else {
+                        self.rings.gather(records, field, memory, |_| ());
+                    }
                 }
                 Output::Ahead(ahead) => {
-                    for (pick, row) in picks.iter().zip(memory.chunks_exact_mut(bytes)) {
+                    for (pick, row) in block.picks.iter().zip(memory.chunks_exact_mut(bytes)) {
                         ahead.read(self.rings, pick.row, row);
                     }
                 }
@@ -343,22 +323,26 @@ impl Sampler<'_> {
         }
     }
 
+    #[inline]
     fn lives(&self, pick: &Pick) -> bool {
-        let lives = |place: Place| self.rings.lives(place.env, place.t);
+        let (env, t) = pick.stranger;
         // A goal in the row's own trajectory is later, so it lives as long.
-        lives(pick.row) && (pick.strategy != Strategy::Random || lives(pick.stranger))
+        self.rings.lives(pick.row.env, pick.row.t) && (pick.strategy != Strategy::Random || self.rings.lives(env, t))
     }
 
     /// Draws a row again, with further words of its own, until no writer overtakes it.
     #[cold]
-    fn again(&self, mut pick: Pick, row: usize, outputs: &mut [&mut [u8]], draw: &mut Draw<'_>) -> Result<()> {
+    fn again(&self, pick: Pick, row: usize, outputs: &mut [&mut [u8]], draw: &mut Draw<'_>) -> Result<()> {
+        let mut block = Block { rows: 1, picks: [pick], offsets: [0], records: [[Record::default()]; 3] };
         for _ in 0..ROUNDS {
+            let [pick] = &mut block.picks;
             pick.row = draw.other(&mut pick.words)?;
-            pick.index = self.rings.index(pick.row);
-            self.complete(slice::from_mut(&mut pick), draw)?;
-            self.copy(&[pick], &mut [].iter(), row, outputs);
+            block.records[0] = [self.rings.record(pick.row)];
+            block.records[1] = [self.rings.record(self.rings.beside(pick.row))];
+            self.complete(&mut block, draw)?;
+            self.copy(&block, &[&[]; 3], row, outputs);
             Rings::settle();
-            if self.lives(&pick) {
+            if self.lives(&block.picks[0]) {
                 return Ok(());
             }
         }

@@ -116,7 +116,7 @@ impl Scene {
             for slot in 0..LENGTH {
                 let place = rings.find(env, slot).unwrap();
                 let mut bytes = [0; WORDS * 8];
-                rings.read(rings.index(place), self.buffer.layout().fields()[0], &mut bytes);
+                rings.read(rings.record(place), self.buffer.layout().fields()[0], &mut bytes);
                 assert_eq!((row(&bytes), AFTER - 1 - u64::from(place.newer)), ((env, place.t), place.t), "lost");
                 let follow =
                     (place.t + 1..AFTER).filter(|t| trajectory((env, *t)) == trajectory((env, place.t))).count();
@@ -171,7 +171,7 @@ fn a_sampler_that_does_not_look_at_the_claim_sees_torn_rows() {
             let rings = &scene.buffer.rings;
             let place = rings.find(0, 0).unwrap();
             let mut bytes = [0; WORDS * 8];
-            rings.read(rings.index(place), scene.buffer.layout().fields()[0], &mut bytes);
+            rings.read(rings.record(place), scene.buffer.layout().fields()[0], &mut bytes);
             row(&bytes);
         });
     });
@@ -194,7 +194,7 @@ fn a_snapshot_beside_writers_is_a_moment_of_each_ring_or_refused() {
                         let n = loaded.rings.published(env);
                         for place in (0..LENGTH).filter_map(|slot| loaded.rings.find(env, slot)) {
                             let mut bytes = [0; WORDS * 8];
-                            loaded.rings.read(loaded.rings.index(place), loaded.layout().fields()[0], &mut bytes);
+                            loaded.rings.read(loaded.rings.record(place), loaded.layout().fields()[0], &mut bytes);
                             assert_eq!(row(&bytes), (env, place.t));
                             let follow = (place.t + 1..n)
                                 .filter(|t| trajectory((env, *t)) == trajectory((env, place.t)))

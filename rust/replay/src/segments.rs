@@ -176,11 +176,11 @@ impl SegmentSampler<'_> {
                 Part::Rows(field, ahead) => {
                     let (copied, padding) = memory.split_at_mut(rows * field.bytes);
                     for (k, row) in (ahead..).zip(copied.chunks_exact_mut(field.bytes)) {
-                        self.rings.read(self.rings.index(self.rings.ahead(segment.first, k)), field, row);
+                        self.rings.read(self.rings.record(self.rings.ahead(segment.first, k)), field, row);
                     }
                     padding.fill(0);
                 }
-                Part::Goal(field) => self.rings.read(self.rings.index(segment.goal), field, memory),
+                Part::Goal(field) => self.rings.read(self.rings.record(segment.goal), field, memory),
                 Part::Offset => memory.copy_from_slice(&segment.offset.to_ne_bytes()),
                 Part::Mask => {
                     let (there, padding) = memory.split_at_mut(rows);

@@ -107,7 +107,7 @@ fn write_env(
             before = trajectory;
             let mut from = 1;
             for &field in buffer.layout().fields() {
-                rings.read(rings.index(place), field, &mut row[from..from + field.bytes]);
+                rings.read(rings.record(place), field, &mut row[from..from + field.bytes]);
                 from += field.bytes;
             }
             t += 1;

@@ -9,6 +9,10 @@ use crate::sync::{AtomicU64, Ordering::Relaxed};
 /// Bytes of half a word.
 const HALF: usize = WORD / 2;
 
+/// The first word of a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record(usize);
+
 /// Equal records of words, the first at the start of a cache line.
 pub(crate) struct Slab {
     words: Words,
@@ -36,16 +40,21 @@ impl Slab {
         self.words.len() * WORD
     }
 
-    fn field(&self, row: usize, field: Field) -> &[AtomicU64] {
-        let first = row * self.record + field.word;
-        &self.words[first..first + field.bytes.div_ceil(WORD)]
+    /// The record of this number.
+    #[inline]
+    pub(crate) fn record(&self, number: usize) -> Record {
+        Record(number * self.record)
+    }
+
+    fn field(&self, record: Record, field: Field) -> &[AtomicU64] {
+        &self.words[record.0 + field.word..][..field.bytes.div_ceil(WORD)]
     }
 
     /// Stores one field of one record. `bytes` is exactly the field.
-    pub(crate) fn write(&self, row: usize, field: Field, bytes: &[u8]) {
+    pub(crate) fn write(&self, record: Record, field: Field, bytes: &[u8]) {
         debug_assert_eq!(bytes.len(), field.bytes);
         let (chunks, rest) = bytes.as_chunks::<WORD>();
-        let words = self.field(row, field);
+        let words = self.field(record, field);
         for (word, chunk) in words.iter().zip(chunks) {
             word.store(u64::from_ne_bytes(*chunk), Relaxed);
         }
@@ -61,54 +70,69 @@ impl Slab {
 
     /// Copies one field of one record into `bytes`, which is exactly as long.
     #[inline]
-    pub(crate) fn read(&self, row: usize, field: Field, bytes: &mut [u8]) {
+    pub(crate) fn read(&self, record: Record, field: Field, bytes: &mut [u8]) {
         debug_assert_eq!(bytes.len(), field.bytes);
-        copy(self.field(row, field), bytes);
+        copy(self.field(record, field), bytes);
     }
 
-    /// Copies one field of many records into `bytes`, row after row.
+    /// Copies one field of many records into `bytes`, row after row, and calls `between` with the place of each.
     #[inline]
-    pub(crate) fn gather(&self, rows: impl Iterator<Item = usize>, field: Field, bytes: &mut [u8]) {
-        let rows = rows.zip(bytes.chunks_exact_mut(field.bytes));
+    pub(crate) fn gather(&self, records: &[Record], field: Field, bytes: &mut [u8], mut between: impl FnMut(usize)) {
+        let rows = records.iter().zip(bytes.chunks_exact_mut(field.bytes)).enumerate();
+        let slab = &*self.words; // Or the compiler looks it up for every row.
+        let count = field.bytes.div_ceil(WORD);
         // Where the compiler knows how many words there are, a copy is that many moves and no loop.
         macro_rules! known {
             ($($words:literal)*) => {
-                match field.bytes.div_ceil(WORD) {
-                    $($words => rows.for_each(|(row, bytes)| {
-                        if let Some(words) = self.field(row, field).first_chunk::<$words>() {
+                match count {
+                    $($words => rows.for_each(|(i, (record, bytes))| {
+                        between(i);
+                        let words = slab.get(record.0 + field.word..).and_then(<[_]>::first_chunk::<$words>);
+                        if let Some(words) = words {
                             copy(words, bytes);
                         }
                     }),)*
-                    _ => rows.for_each(|(row, bytes)| copy(self.field(row, field), bytes)),
+                    _ => rows.for_each(|(i, (record, bytes))| {
+                        between(i);
+                        copy(&slab[record.0 + field.word..][..count], bytes);
+                    }),
                 }
             };
         }
         known!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
     }
 
-    /// Asks for the cache line of one word of a record.
+    /// Asks for the cache lines of these words of a record.
     #[inline]
-    pub(crate) fn prefetch(&self, row: usize, word: usize) {
-        prefetch(self.words.as_ptr().wrapping_add(row * self.record + word));
+    pub(crate) fn prefetch(&self, record: Record, words: &[usize]) {
+        let first = self.words.as_ptr().wrapping_add(record.0);
+        let ask = |word: &usize| prefetch(first.wrapping_add(*word));
+        // Most rows lie on few lines, for which a loop is more work than they are.
+        match words {
+            [] => {}
+            [a] => ask(a),
+            [a, b] => [a, b].into_iter().for_each(ask),
+            [a, b, c] => [a, b, c].into_iter().for_each(ask),
+            many => many.iter().for_each(ask),
+        }
     }
 
     /// Asks for the cache lines of a record; the processor follows a long one by itself.
     #[inline]
-    pub(crate) fn prefetch_record(&self, row: usize) {
-        for word in (0..self.record).step_by(LINE).take(FETCHED_LINES) {
-            self.prefetch(row, word);
-        }
+    pub(crate) fn prefetch_record(&self, record: Record) {
+        let first = self.words.as_ptr().wrapping_add(record.0);
+        (0..self.record).step_by(LINE).take(FETCHED_LINES).for_each(|word| prefetch(first.wrapping_add(word)));
     }
 
     /// Loads one word of a record.
     #[inline]
-    pub(crate) fn load(&self, row: usize, word: usize) -> u64 {
-        self.words[row * self.record + word].load(Relaxed)
+    pub(crate) fn load(&self, record: Record, word: usize) -> u64 {
+        self.words[record.0 + word].load(Relaxed)
     }
 
     /// Stores one word of a record.
-    pub(crate) fn store(&self, row: usize, word: usize, value: u64) {
-        self.words[row * self.record + word].store(value, Relaxed);
+    pub(crate) fn store(&self, record: Record, word: usize, value: u64) {
+        self.words[record.0 + word].store(value, Relaxed);
     }
 }
 
@@ -163,10 +187,24 @@ pub(crate) fn prefetch<T>(address: *const T) {
     unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
 }
 
+/// The same into the first-level cache.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[allow(unsafe_code)]
+#[inline]
+pub(crate) fn prefetch_near<T>(address: *const T) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: as above.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+}
+
 /// Elsewhere the processor's own ways of looking ahead must do.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 #[inline]
 pub(crate) fn prefetch<T>(_: *const T) {}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+#[inline]
+pub(crate) fn prefetch_near<T>(_: *const T) {}
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
@@ -179,11 +217,12 @@ mod tests {
         for bytes in 1..=24 {
             let field = Field { word: 2, bytes };
             let data: Vec<u8> = (0..bytes).map(|i| u8::try_from(i).unwrap() + 1).collect();
-            slab.write(1, field, &data);
+            let [before, record, after] = [0, 1, 2].map(|number| slab.record(number));
+            slab.write(record, field, &data);
             let mut back = vec![0; bytes];
-            slab.read(1, field, &mut back);
+            slab.read(record, field, &mut back);
             assert_eq!(back, data);
-            assert_eq!((slab.load(1, 0), slab.load(0, 7), slab.load(2, 0)), (0, 0, 0));
+            assert_eq!((slab.load(record, 0), slab.load(before, 7), slab.load(after, 0)), (0, 0, 0));
         }
         assert!(Slab::new(&mut Source::Memory, usize::MAX / 2, 4).is_none());
         assert!(Slab::new(&mut Source::Memory, 1 << 50, 8).is_none());

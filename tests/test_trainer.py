@@ -3,7 +3,9 @@
 import csv
 import math
 import resource
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,50 @@ def test_async_acts_on_weights_of_the_round_before(tiny: Tiny) -> None:
         patch.setattr(trainer, "Trainer", Watching)
         run(tiny(asynchronous=True))
     assert len(seen) == 10  # rounds
+
+
+def test_async_divides_the_threads_until_the_round_is_collected(tiny: Tiny) -> None:
+    """With 8: 2 collect, 6 learn beside them, and 8 learn when that is done."""
+    seen: dict[str, list[int]] = {"learning beside": [], "learning alone": [], "collecting": [], "prefill": []}
+    begun = threading.Event()
+
+    class Watching(Trainer):
+        def collect(self) -> int:
+            if not self.ready:
+                seen["prefill"].append(torch.get_num_threads())
+                return super().collect()
+            seen["collecting"].append(torch.get_num_threads())
+            assert self.env.num_threads == 2
+            begun.wait(20)
+            return super().collect()
+
+        def learn(self, collecting: Future[int] | None) -> None:
+            update = self.agent.update
+            first = True
+
+            def watched(batch: Any) -> dict[str, torch.Tensor]:
+                nonlocal first
+                if collecting:
+                    seen["learning beside" if first else "learning alone"].append(torch.get_num_threads())
+                    begun.set()
+                    collecting.result(20)
+                    first = False
+                return update(batch)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(self.agent, "update", watched)
+                super().learn(collecting)
+            begun.clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "Trainer", Watching)
+        run(tiny(asynchronous=True, num_threads=8, num_envs=8))
+    assert {name: set(counts) for name, counts in seen.items()} == {
+        "learning beside": {6},
+        "learning alone": {8},
+        "collecting": {2},
+        "prefill": {8},
+    }
 
 
 # --- what it says -----------------------------------------------------------------------------------------------------

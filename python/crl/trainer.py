@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -112,7 +112,15 @@ class Trainer:
         self.config, self.run_dir, self.reporter, self.stop = config, run_dir, reporter, stop
         spec = envs.spec(config.env)
         self.agent = run.load_agent(saved, config) if saved else Agent(spec, config, device=config.device)
-        self.env = envs.make(config.env, config.num_envs, seed=config.seed, num_threads=config.num_threads)
+        # Beside a learner on the CPU, collecting has cores of its own: the threads of a matrix product wait for each
+        # other, so one that shares its core delays all. Beside a learner on a GPU it has all cores.
+        self.background = ThreadPoolExecutor(1) if config.asynchronous else None
+        shared = config.asynchronous and config.device == "cpu"
+        self.collecting_threads = max(1, config.num_threads // 4) if shared else config.num_threads
+        if self.background:
+            self.background.submit(_use_threads, self.collecting_threads).result()
+            torch.set_num_threads(config.num_threads)
+        self.env = envs.make(config.env, config.num_envs, seed=config.seed, num_threads=self.collecting_threads)
         self.eval_env = envs.make(
             config.eval_env, config.num_eval_episodes, seed=config.seed, num_threads=config.num_threads
         )
@@ -144,26 +152,25 @@ class Trainer:
         """Alternate collecting and learning, or do both at once, until done or stopped."""
         config, progress = self.config, self.progress
         started = time.monotonic() - progress.wall_time
-        with ThreadPoolExecutor(1) as background:
-            while not self.stop.is_set() and not self.done:
-                if self.evaluation_due:
-                    self.evaluate()
-                    if not self.stop.is_set():
-                        self.save()
-                    continue
-                collecting = None
-                if not progress.pending_updates:
-                    if self.weights and self.ready:
-                        self.weights.refresh()
-                        collecting = background.submit(self.collect)
-                    else:
-                        progress.env_steps += self.collect()
-                    progress.pending_updates = config.updates_per_collect if self.ready else 0
-                self.learn()
-                progress.env_steps += collecting.result() if collecting else 0
-                progress.wall_time = time.monotonic() - started
-                if not progress.pending_updates:
-                    self.log()
+        while not self.stop.is_set() and not self.done:
+            if self.evaluation_due:
+                self.evaluate()
+                if not self.stop.is_set():
+                    self.save()
+                continue
+            collecting = None
+            if not progress.pending_updates:
+                if self.background and self.weights and self.ready:
+                    self.weights.refresh()
+                    collecting = self.background.submit(self.collect)
+                else:
+                    progress.env_steps += self.collect()
+                progress.pending_updates = config.updates_per_collect if self.ready else 0
+            self.learn(collecting)
+            progress.env_steps += collecting.result() if collecting else 0
+            progress.wall_time = time.monotonic() - started
+            if not progress.pending_updates:
+                self.log()
         progress.wall_time = time.monotonic() - started
         if self.stop.is_set():
             self.save()
@@ -200,8 +207,8 @@ class Trainer:
         with self.clock.phase("collect", config.unroll_length * config.num_envs):
             return self.collector.collect(config.unroll_length)
 
-    def learn(self) -> None:
-        """The pending updates of this round, or as many as are made before a stop."""
+    def learn(self, collecting: Future[int] | None) -> None:
+        """The pending updates of this round, or as many as are made before a stop; beside `collecting`, if given."""
         progress, config = self.progress, self.config
         loader = self.buffer.loader(
             config.batch_size,
@@ -213,6 +220,8 @@ class Trainer:
         )
         with loader:
             for batch in loader:
+                busy = self.collecting_threads if collecting and not collecting.done() else 0
+                torch.set_num_threads(max(1, config.num_threads - busy))
                 with self.clock.phase("learn", 1):
                     self.means.add(self.agent.update(batch))
                 progress.updates += 1
@@ -307,6 +316,8 @@ class Trainer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.background:
+            self.background.shutdown()
         self.metrics.close()
         self.env.close()
         self.eval_env.close()
@@ -322,6 +333,12 @@ def _writer(save_file: Callable[[Any, Path], None], state: Callable[[], Any]) ->
             raise OSError(str(error)) from None
 
     return write
+
+
+def _use_threads(count: int) -> None:
+    """Let PyTorch use `count` threads for work of this thread."""
+    torch.get_num_threads()  # Only now is this thread known to PyTorch: it would begin with the number of the others.
+    torch.set_num_threads(count)
 
 
 @contextlib.contextmanager

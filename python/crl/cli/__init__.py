@@ -18,8 +18,10 @@ VERBS = {
 }
 
 # PyTorch's idle OpenMP threads spin for their next task and so take cores from the physics. A short spin costs
-# nothing alone and is worth twice the speed beside a busy neighbour (docs/performance.md). Read at library load.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# nothing alone and is worth twice the speed beside a busy neighbour. "active" is for `--async`: without it the spin
+# is ten times as short once there are more threads than cores (docs/performance.md). Read at library load.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    os.environ.update(OMP_WAIT_POLICY="active", GOMP_SPINCOUNT="1000")
 
 
 class _Missing(click.ClickException):

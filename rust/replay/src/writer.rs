@@ -2,7 +2,9 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -103,7 +105,8 @@ impl Writers {
                     .into(),
             )),
             Err(_) => {
-                let held: Vec<_> = self.lock().iter().map(|envs| format!("[{}, {})", envs.start, envs.end)).collect();
+                let ranges = self.lock().map_or_else(Vec::new, |ranges| ranges.clone());
+                let held: Vec<_> = ranges.iter().map(|envs| format!("[{}, {})", envs.start, envs.end)).collect();
                 Err(Error::Busy(format!("add: writers hold envs {}; close them or add through them", held.join(", "))))
             }
         }
@@ -111,7 +114,11 @@ impl Writers {
 
     /// Takes a range of environments until it is given back.
     fn take(&self, envs: &Range<usize>) -> Result<()> {
-        let mut ranges = self.lock();
+        let mut ranges = self.lock().ok_or_else(|| {
+            Error::Busy(
+                "writer: the process was forked while a thread of its parent took a writer; take it before".into(),
+            )
+        })?;
         if let Some(taken) = ranges.iter().find(|taken| envs.start < taken.end && taken.start < envs.end) {
             return Err(Error::Busy(format!(
                 "writer: envs [{}, {}) overlap envs [{}, {}), which have a writer already; close it first",
@@ -127,12 +134,24 @@ impl Writers {
     }
 
     fn give_back(&self, envs: &Range<usize>) {
-        self.lock().retain(|taken| taken != envs);
+        if let Some(mut ranges) = self.lock() {
+            ranges.retain(|taken| taken != envs);
+        }
         self.state.fetch_sub(1, Release);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Range<usize>>> {
-        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The ranges that are taken. Nobody keeps them for longer than a look, but the thread that has them when its
+    /// process is forked does not come along to the child: `None` there, instead of waiting for ever.
+    fn lock(&self) -> Option<MutexGuard<'_, Vec<Range<usize>>>> {
+        let patience = Instant::now() + Duration::from_secs(1);
+        loop {
+            match self.ranges.try_lock() {
+                Ok(ranges) => return Some(ranges),
+                Err(TryLockError::Poisoned(ranges)) => return Some(ranges.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => thread::yield_now(),
+                Err(TryLockError::WouldBlock) => return None,
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,31 @@ LARGE = 65_536
 
 
 def threads(history: History, quick: bool) -> list[Result]:
-    """A large batch by one thread and by two: time that passes, whoever's."""
+    """A large batch by one thread and by two: time that passes, whoever's.
 
-    def sampling(buffer: TrajectoryBuffer) -> Callable[[], Any]:
-        batch = buffer.sample(LARGE, gamma=GAMMA)
-        return lambda: buffer.sample(LARGE, gamma=GAMMA, out=batch)
+    Two callers that share nothing, each with half the batch, tell what the machine's memory has to give to two threads.
+    """
 
-    calls = {"one thread": sampling(history.buffer), "two threads": sampling(history.filled(threads=2))}
+    def sampling(buffer: TrajectoryBuffer, batch_size: int = LARGE) -> Callable[[], Any]:
+        batch = buffer.sample(batch_size, gamma=GAMMA)
+        return lambda: buffer.sample(batch_size, gamma=GAMMA, out=batch)
+
+    mine, theirs = (sampling(history.buffer, LARGE // 2) for _ in range(2))
+    with ThreadPoolExecutor(1) as other:
+
+        def apart() -> None:
+            half = other.submit(theirs)
+            mine()
+            half.result()
+
+        calls = {
+            "one thread": sampling(history.buffer),
+            "two threads": sampling(history.filled(threads=2)),
+            "two callers": apart,
+        }
+        timings = in_turns(calls, rounds=3 if quick else ROUNDS)
     return rates(
-        in_turns(calls, rounds=3 if quick else ROUNDS),
+        timings,
         LARGE / 1e6,
         clock="wall",
         beside=("one thread",),

@@ -1,4 +1,5 @@
 //! The threads that share a large batch: made when first needed, and again in a forked child.
+use std::iter;
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
@@ -10,16 +11,19 @@ use crate::error::Result;
 /// Bytes of a call's output from which several threads share it: below, waking them costs more than they save.
 const PARALLEL_BYTES: usize = 4 << 20;
 
-/// A pool of a fixed size that no other library shares.
+/// Parts of a batch for each thread: who is late, or has other work beside it, takes fewer.
+const SHARES: usize = 4;
+
+/// Threads beside the caller's, which no other library shares.
 pub(crate) struct Pool {
-    /// How many; 0 is one for each core.
+    /// How many with the caller's; 0 is one for each core.
     threads: usize,
     /// The pool, and the process that its threads run in.
     made: Mutex<Option<(u32, Arc<ThreadPool>)>>,
 }
 
 impl Pool {
-    /// A pool of so many threads, 0 for one for each core. None is started yet.
+    /// A pool that makes the caller one of so many threads, 0 for one for each core. None is started yet.
     pub(crate) fn new(threads: usize) -> Self {
         Self { threads, made: Mutex::default() }
     }
@@ -37,21 +41,27 @@ impl Pool {
         let Some(pool) = large.then(|| self.get()).flatten() else {
             return fill(0, rows, outputs);
         };
-        let share = rows.div_ceil(pool.current_num_threads() * 4);
+        let share = rows.div_ceil((pool.current_num_threads() + 1) * SHARES);
         let share = share.next_multiple_of(share.min(64)); // Samplers go in blocks of so many rows.
         let mut pieces: Vec<_> =
             outputs.iter_mut().zip(bytes).map(|(memory, bytes)| memory.chunks_mut(share * bytes)).collect();
+        let mut shares = (0..rows).step_by(share);
+        let shares = Mutex::new(iter::from_fn(|| {
+            let from = shares.next()?;
+            Some((from, pieces.iter_mut().filter_map(Iterator::next).collect::<Vec<_>>()))
+        }));
         let failure = Mutex::new(None);
-        pool.in_place_scope(|scope| {
-            for from in (0..rows).step_by(share) {
-                let mut mine: Vec<&mut [u8]> = pieces.iter_mut().filter_map(Iterator::next).collect();
-                let (fill, failure) = (&fill, &failure);
-                scope.spawn(move |_| {
-                    if let Err(error) = fill(from, share.min(rows - from), &mut mine) {
-                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    }
-                });
+        let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some((from, mut mine)) = next() {
+                if let Err(error) = fill(from, share.min(rows - from), &mut mine) {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
             }
+        };
+        pool.in_place_scope(|scope| {
+            (0..pool.current_num_threads()).for_each(|_| scope.spawn(|_| work()));
+            work(); // The caller begins at once, while the others wake.
         });
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
@@ -73,7 +83,7 @@ impl Pool {
         {
             return Some(Arc::clone(pool));
         }
-        let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("crl-sample-{i}")).build();
+        let pool = ThreadPoolBuilder::new().num_threads(threads - 1).thread_name(|i| format!("crl-sample-{i}")).build();
         let pool = Arc::new(pool.ok()?);
         if let Some(inherited) = made.replace((pid, Arc::clone(&pool))) {
             // Its threads stayed in the parent: dropping it would wait for them.

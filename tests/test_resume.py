@@ -238,6 +238,7 @@ def kill_after_a_checkpoint(run: Path, options: list[str], number: signal.Signal
 
 
 LONG = {"total_env_steps": 4000}
+KILLS = 12
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
@@ -275,13 +276,13 @@ def test_kills_at_random_moments(tiny: Tiny, tmp_path: Path) -> None:
                     break
             delay = (delay * 1.37) % 1.1
             try:
-                process.wait(timeout=delay)
+                process.wait(timeout=delay if kills < KILLS else None)
             except subprocess.TimeoutExpired:
                 process.kill()
                 kills += 1
                 continue
         assert process.returncode == 0
         break
-    assert kills > 3
+    assert kills > KILLS / 2  # a fast machine may be done before them all
     start(tiny("straight", total_env_steps=4000, eval_interval=80))
     assert_same(tiny("straight").run_dir, run)

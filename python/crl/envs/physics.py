@@ -17,6 +17,8 @@ import mujoco  # type: ignore[import-untyped]  # noqa: E402
 from mujoco.batch import Batch  # type: ignore[import-untyped]  # noqa: E402
 
 __all__ = [
+    "BEHIND",
+    "CURRENT",
     "DIVERGENCE_WARNINGS",
     "LARGEST_VALUE",
     "Batch",
@@ -34,6 +36,8 @@ DIVERGENCE_WARNINGS = [
     int(mujoco.mjtWarning.mjWARN_BADQVEL),
     int(mujoco.mjtWarning.mjWARN_BADQACC),
 ]
+# What a step leaves derived fields at: the state before its last physics step, or that after it.
+BEHIND, CURRENT = mujoco.mjtStage.mjSTAGE_NONE, mujoco.mjtStage.mjSTAGE_VEL
 LARGEST_VALUE = float(mujoco.mjMAXVAL)  # beyond it, at the next step
 
 

@@ -29,10 +29,17 @@ class Task(ABC):
     """
 
     spec: EnvSpec
+    derived: tuple[str, ...] = ()
+    """Fields beside the state that `observe` reads, such as `xpos` or `cvel`: the engine keeps those of the stages
+    position and velocity current, at the cost of computing them once more a step."""
 
     @abstractmethod
     def build_model(self) -> Any:
         """Return the compiled `mujoco.MjModel`; its timestep times `spec.action_repeat` is `spec.dt`."""
+
+    def control(self, action: Array) -> Array:
+        """Controls (num_envs, model.nu) for actions in [-1, 1]; by default the actions themselves."""
+        return action
 
     @abstractmethod
     def start(self, rng: np.random.Generator, count: int) -> Start:
@@ -41,10 +48,14 @@ class Task(ABC):
     def observe(self, batch: Any) -> Array:
         """Observation (num_envs, observation_dim) of a `mujoco.batch.Batch`; by default positions, then velocities.
 
-        Only state fields are current here: MuJoCo leaves derived fields one physics step behind.
+        Only state fields and those named in `derived` are current here: MuJoCo leaves others one physics step behind.
         """
         observation: Array = np.concatenate((batch.qpos, batch.qvel), axis=1)
         return observation
+
+    def desired_goal(self, observation: Array, goal: Array) -> Array:
+        """(num_envs, goal_dim) what to reach from here, `goal` being what it was; by default it stays."""
+        return goal
 
     def terminated(self, observation: Array) -> NDArray[np.bool_]:
         """(num_envs,) whether the episode ends here for a reason of its own; by default never."""

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from crl.envs.physics import DIVERGENCE_WARNINGS, LARGEST_VALUE, Batch, cpu_count
+from crl.envs.physics import BEHIND, CURRENT, DIVERGENCE_WARNINGS, LARGEST_VALUE, Batch, cpu_count
 from crl.envs.task import Task
 
 Observation = dict[str, NDArray[np.float32]]
@@ -55,9 +55,13 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self.num_envs = int(num_envs)
         self.num_threads = min(int(num_threads or cpu_count()), self.num_envs)
         model = task.build_model()
-        if model.nu != self.env_spec.action_dim:
-            raise ValueError(f"{task.spec.name}: the model has {model.nu} actuators, its spec {task.spec.action_dim}")
+        controls = task.control(np.zeros((num_envs, self.env_spec.action_dim))).shape
+        if controls != (num_envs, model.nu):
+            raise ValueError(f"{task.spec.name}: the model has {model.nu} actuators, control() returns {controls[1:]}")
         self.batch = Batch(model, num_envs, self.num_threads)
+        for field in task.derived:
+            self.batch.bind(field)
+        self._stage = CURRENT if task.derived else BEHIND
         # The first row of a world's life: every field of the state that a start does not set.
         self._initial_state = self.batch.state[0].copy()
         self._goal_indices = list(self.env_spec.goal_indices)
@@ -124,10 +128,10 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         new, previous = self._done, self._observation
         fresh = np.flatnonzero(new)
-        self.batch.ctrl[:] = self._checked_actions(actions)
+        self.batch.ctrl[:] = self.task.control(self._checked_actions(actions))
         if len(fresh) < self.num_envs:
             running = np.flatnonzero(~new) if len(fresh) else None
-            self.batch.step(running, nstep=self.env_spec.action_repeat)
+            self.batch.step(running, nstep=self.env_spec.action_repeat, stage=self._stage)
         if len(fresh):
             self._begin(fresh)
         self._steps += ~new
@@ -154,6 +158,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self.batch.qpos[worlds] = start.qpos
         self.batch.qvel[worlds] = start.qvel
         self._goal[worlds] = start.goal
+        if self.task.derived:
+            self.batch.forward(worlds, stage=CURRENT)
         self._steps[worlds] = 0
 
     def _observe(self) -> NDArray[np.float32]:
@@ -176,6 +182,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
 
     def _evaluate(self) -> tuple[Observation, NDArray[np.bool_], NDArray[np.float32]]:
         """The observation for the caller, whether it is at the goal, and how far from it."""
+        self._goal[:] = self.task.desired_goal(self._observation, self._goal)
         achieved, desired = self._observation[:, self._goal_indices], self._goal.copy()
         distance = self.task.distance(achieved, desired).astype(np.float32)
         observation = {

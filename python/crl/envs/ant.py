@@ -16,6 +16,7 @@ from crl.envs.task import Array, Start, Task
 INITIAL_QPOS = np.array([0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1], dtype=np.float64)
 FEET = ("left_ankle_geom", "right_ankle_geom", "third_ankle_geom", "fourth_ankle_geom")
 FLOOR, WALL = 1, 2  # contact bits
+START_NOISE = "z .55 m, ankles bent by 1 rad; U(±.1) on every position, .1·N(0, 1) on every velocity"
 # s. MuJoCo's .02 is the stability limit at this timestep: feet then push off with energy from nowhere, and random
 # actions throw the ant out of [.2, 1.0] m after 35 steps instead of the 63 to 66 of finer timesteps and of RK4;
 # .03 gives 57 at the same cost.
@@ -58,6 +59,10 @@ class Ant(Task):
             action_repeat=5,
             dt=0.05,
             description="ant, goal 10 m away in any direction" + (", random start" if random_start else ""),
+            observation="0:3 position, 3:7 quaternion (w, x, y, z), 7:15 hip and ankle of each leg; 15:29 velocities",
+            start=f"{'10 m from the goal in any direction' if random_start else 'the origin'}; {START_NOISE}",
+            goal="torso x, y; on the circle of 10 m around the origin",
+            terminates="torso z outside [.2, 1.0] m",
             source="JaxGCRL envs/ant.py",
         )
 
@@ -116,6 +121,8 @@ class AntMaze(Ant):
         self.spec = replace(
             self.spec,
             description=f"ant, maze {layout}, {len(self.maze.find('G'))} goals",
+            start=f"centre of the start cell; {START_NOISE}",
+            goal="torso x, y; centre of a goal cell, each as likely",
             source="scaling-crl envs/ant_maze.py",
         )
 

@@ -42,8 +42,6 @@ START_NOISE = 1.0
 class PointMaze(Task):
     """Drive a sphere with two force motors to the centre of a goal cell, drawn uniformly.
 
-    Observation: 0:2 position, 2:4 velocity.
-
     Args:
         name: the environment's name.
         layout: a name in `crl.envs.layouts`.
@@ -63,6 +61,9 @@ class PointMaze(Task):
             action_repeat=5,
             dt=0.05,
             description=f"point mass, maze {layout}, {len(self.maze.find('G'))} goals",
+            observation="0:2 position, 2:4 velocity",
+            start=f"centre of the start cell, U(±{START_NOISE:g}) m on x and y, at rest",
+            goal="x, y; centre of a goal cell, each as likely",
             source="JaxGCRL envs/simple_maze.py",
         )
 

@@ -15,8 +15,6 @@ FIRST_LINK, SECOND_LINK, HEIGHT = 0.1, 0.11, 0.01  # m; the second one up to the
 class Reacher(Task):
     """Bring the fingertip to a point within .2 m of the base.
 
-    Observation: 0:2 cosines and 2:4 sines of both joint angles, 4:7 fingertip position, 7:10 its velocity.
-
     Args:
         episode_length: steps.
         fidelity: `fast` integrates with implicitfast; `gymnasium` keeps gymnasium's RK4.
@@ -37,6 +35,9 @@ class Reacher(Task):
             action_repeat=2,
             dt=0.02,
             description="two-link arm, fingertip to a point within .2 m",
+            observation="0:2 cosines and 2:4 sines of both joint angles; 4:7 fingertip position, 7:10 its velocity",
+            start="angles U(±.1) rad, speeds U(±.005) rad/s",
+            goal="fingertip x, y, z; radius .2·U(0, 1) m around the base, any angle: dense near the base",
             source="JaxGCRL envs/reacher.py",
         )
 

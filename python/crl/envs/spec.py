@@ -16,10 +16,16 @@ class EnvSpec:
         goal_dim: entries of `achieved_goal` and `desired_goal`.
         goal_indices: the entries of `observation` that are the achieved goal.
         episode_length: steps after which an episode is truncated.
-        success_threshold: an episode is at its goal where the distance is below this; m.
+        success_threshold: an episode is at its goal where `Task.distance` is below this; m, unless
+            `success` says otherwise.
         action_repeat: physics steps per control step.
         dt: seconds per control step.
         description: one line for a person.
+        observation: what the entries of `observation` are.
+        start: where episodes start.
+        goal: what the achieved goal is, and how goals are drawn.
+        success: when an episode is at its goal; by default, within the threshold.
+        terminates: when an episode ends before its time.
         source: the publication or code whose numbers are followed.
     """
 
@@ -33,9 +39,16 @@ class EnvSpec:
     action_repeat: int
     dt: float
     description: str = ""
+    observation: str = ""
+    start: str = ""
+    goal: str = ""
+    success: str = ""
+    terminates: str = "never"
     source: str = ""
 
     def __post_init__(self) -> None:
+        if not self.success:
+            object.__setattr__(self, "success", f"within {self.success_threshold:g} m")
         for field in ("observation_dim", "action_dim", "goal_dim", "episode_length", "action_repeat"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

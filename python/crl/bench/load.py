@@ -16,8 +16,10 @@ from crl.bench.samplers import Ours
 from crl.bench.workloads import EPISODE, GAMMA, History
 from crl.buffer import TrajectoryBuffer
 
-SAMPLERS, BATCH = 4, 1024
+SAMPLERS = (0, 1, 4)
+BATCH = 1024
 PLAIN = "bare columns, NumPy"
+COPY = "a copy, NumPy"
 LARGE = 65_536
 """Rows of a batch that threads share."""
 
@@ -60,38 +62,51 @@ def threads(history: History, quick: bool) -> list[Result]:
 
 
 def mixed(history: History, quick: bool) -> list[Result]:
-    """One writer that adds a step of all environments without a pause: alone, and beside four samplers."""
+    """One writer that adds a step of all environments without a pause: alone, beside one sampler, and beside four.
+
+    What the scheduler does to anybody is told by a plain copy of the same step, to memory that no sampler reads.
+    """
     columns = {name: column[0] for name, column in history.rollout(1, 2).items()}
+    elsewhere = {name: np.empty((EPISODE, *column.shape), column.dtype) for name, column in columns.items()}
+
+    def add(call: int) -> None:
+        columns["episode_start"][:] = call % EPISODE == 0
+        history.buffer.add(**columns)
+
+    def copy(call: int) -> None:
+        for name, column in columns.items():
+            elsewhere[name][call % EPISODE] = column
+
     results = []
-    for samplers in (0, SAMPLERS):
-        latencies, sampled, seconds = _together(history.buffer, columns, samplers, 0.5 if quick else 3.0)
-        case = f"1 writer, {samplers} samplers"
-        added = history.num_envs * len(latencies)
-        median, tail = np.percentile(latencies, (50, 99.9)).tolist()
-        figures = [("rows added", added / seconds / 1e6, "million rows / s")]
-        figures += [("rows sampled", sampled / seconds / 1e6, "million rows / s")] * bool(samplers)
-        figures += [("an add, median", 1e6 * median, "µs"), ("an add, 99.9 %", 1e6 * tail, "µs")]
-        for who, value, unit in figures:
-            results.append(
-                Result("mixed", history.workload.name, history.rows, case, who, value, unit, value, value, {})
-            )
+    for samplers in SAMPLERS:
+        for write, what in ((add, "an add"), (copy, COPY)):
+            latencies, sampled, seconds = _together(history.buffer, write, samplers, 0.5 if quick else 3.0)
+            median, tail = np.percentile(latencies, (50, 99.9)).tolist()
+            figures = [(f"{what}, median", 1e6 * median, "µs"), (f"{what}, 99.9 %", 1e6 * tail, "µs")]
+            if write is add:
+                added = history.num_envs * len(latencies)
+                figures += [("rows added", added / seconds / 1e6, "million rows / s")]
+                figures += [("rows sampled", sampled / seconds / 1e6, "million rows / s")] * bool(samplers)
+            for who, value, unit in figures:
+                case = f"{samplers} samplers" if samplers != 1 else "1 sampler"
+                where = ("mixed", history.workload.name, history.rows, case, who)
+                results.append(Result(*where, value, unit, value, value, {}))
     return results
 
 
 def _together(
-    buffer: TrajectoryBuffer, columns: dict[str, Any], samplers: int, seconds: float
+    buffer: TrajectoryBuffer, write: Callable[[int], None], samplers: int, seconds: float
 ) -> tuple[list[float], int, float]:
-    """Seconds of each add, rows sampled in all, and seconds that it took."""
+    """Seconds of each write, rows sampled in all, and seconds that it took."""
     stop = threading.Event()
     latencies: list[float] = []
     sampled = [0] * samplers
     failures: list[BaseException] = []
 
-    def write() -> None:
+    def write_on() -> None:
         while not stop.is_set():
-            columns["episode_start"][:] = len(latencies) % EPISODE == 0
             begun = time.perf_counter()
-            buffer.add(**columns)
+            write(len(latencies))
             latencies.append(time.perf_counter() - begun)
 
     def sample(number: int) -> None:
@@ -108,7 +123,7 @@ def _together(
             stop.set()
 
     threads = [threading.Thread(target=attempt, args=(sample, number)) for number in range(samplers)]
-    threads.append(threading.Thread(target=attempt, args=(write,)))
+    threads.append(threading.Thread(target=attempt, args=(write_on,)))
     begun = time.perf_counter()
     for thread in threads:
         thread.start()

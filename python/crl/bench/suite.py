@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.bench.load import mixed, snapshot, threads
+from crl.bench.load import COPY, mixed, snapshot, threads
 from crl.bench.measure import ROUNDS, Result, in_turns, rates, warm
 from crl.bench.peers import PEERS, Peer, installed
 from crl.bench.samplers import GatherLimit, NumbaSampler, NumpySampler, Ours, OursWithNext, Sampler, TunedLimit
@@ -24,7 +24,6 @@ COPIES = 1 + 2 * Ours.memory
 BESIDE = (GatherLimit.name, TunedLimit.name, NumpySampler.name)
 RING_BYTES = 2**29
 """Of a ring that rows are added to, at most, or else two calls' rows."""
-COPY = "a copy alone, NumPy"
 SPEED = "million rows / CPU s"
 
 Say = Callable[[str], None]

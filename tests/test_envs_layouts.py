@@ -73,7 +73,8 @@ def test_wall_boxes_tile_the_wall_cells(name):
         ("#####\n#RRG#\n#####", "exactly one start cell 'R' is needed, got 2"),
         ("####\n#.G#\n####", "got 0"),
         ("####\n#R.#\n####", "at least one goal"),
-        ("#####\n#R#G#\n#####", "row 1, column 3 cannot be reached"),
+        ("#####\n#R#G#\n#####", "the goal at row 1, column 3 cannot be reached"),
+        ("######\n#RG#B#\n######", "the object at row 1, column 4 cannot be reached"),
     ],
 )
 def test_bad_grids_are_explained(text, message):

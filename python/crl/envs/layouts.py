@@ -1,4 +1,4 @@
-"""Mazes as text: `#` wall, `R` start cell, `G` goal cell, `.` free cell.
+"""Mazes as text: `#` wall, `R` start cell, `G` goal cell, `B` cell of an object, `.` free cell.
 
 Cell (i, j), row i and column j, has its centre at x = i * cell, y = j * cell.
 """
@@ -173,7 +173,7 @@ class Maze:
 
     Raises:
         ValueError: the grid is ragged, holds another symbol, is open at its border, has not exactly one `R`, has
-            no `G`, or a goal cannot be reached from the start.
+            no `G`, or a goal or an object cannot be reached from the start.
     """
 
     rows: tuple[str, ...]
@@ -194,8 +194,8 @@ class Maze:
     def __post_init__(self) -> None:
         if not self.rows or len({len(row) for row in self.rows}) != 1:
             raise ValueError(f"maze: rows must be of one length, got lengths {[len(row) for row in self.rows]}")
-        if strange := set("".join(self.rows)) - set("#RG."):
-            raise ValueError(f"maze: cells must be '#', 'R', 'G' or '.', got {sorted(strange)}")
+        if strange := set("".join(self.rows)) - set("#RGB."):
+            raise ValueError(f"maze: cells must be '#', 'R', 'G', 'B' or '.', got {sorted(strange)}")
         border = self.rows[0] + self.rows[-1] + "".join(row[0] + row[-1] for row in self.rows)
         if set(border) != {"#"}:
             raise ValueError("maze: the border must be walls ('#') all round")
@@ -203,9 +203,10 @@ class Maze:
             raise ValueError(f"maze: exactly one start cell 'R' is needed, got {len(self.find('R'))}")
         if not len(self.find("G")):
             raise ValueError("maze: at least one goal cell 'G' is needed")
-        for i, j in self.find("G").tolist():
-            if self.steps_from_start[i, j] < 0:
-                raise ValueError(f"maze: the goal at row {i}, column {j} cannot be reached from 'R'")
+        for symbol, thing in (("G", "goal"), ("B", "object")):
+            for i, j in self.find(symbol).tolist():
+                if self.steps_from_start[i, j] < 0:
+                    raise ValueError(f"maze: the {thing} at row {i}, column {j} cannot be reached from 'R'")
 
     @cached_property
     def grid(self) -> NDArray[np.str_]:

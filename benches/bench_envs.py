@@ -16,6 +16,7 @@ from mujoco import MjData
 from mujoco.rollout import Rollout
 
 import crl.envs as envs
+from crl.envs.physics import cpu_count
 
 STEPS = 10
 
@@ -29,40 +30,80 @@ def actions_of(space, steps=STEPS):
     return np.random.default_rng(0).uniform(-1, 1, (steps, *space.shape)).astype(np.float32)
 
 
-def measure(benchmark, env, num_envs):
+def measure(benchmark, env):
     """Benchmark `STEPS` vector steps of `env`; only the stepping is timed."""
     env.reset(seed=0)
-    actions = actions_of(env.action_space)
+    measure_steps(benchmark, env.step, actions_of(env.action_space))
+    env.close()
+
+
+def measure_steps(benchmark, step, actions):
+    """Benchmark `step` of each of the actions, [steps, envs, ...]."""
 
     def run():
         for action in actions:
-            env.step(action)
+            step(action)
 
     run()  # warm: threads started, episodes under way
     benchmark(run)
     if benchmark.stats:  # none when benchmarks are disabled
-        benchmark.extra_info["env_steps_per_second"] = round(STEPS * num_envs / benchmark.stats.stats.median)
-    env.close()
+        benchmark.extra_info["env_steps_per_second"] = round(actions[..., 0].size / benchmark.stats.stats.median)
 
 
 @pytest.mark.parametrize("num_envs", [64, *large(256, 1024)])
 @pytest.mark.parametrize("name", ["ant_u_maze", "ant", "reacher", "point_u_maze"])
 def test_worlds(benchmark, name, num_envs):
     benchmark.group = "env steps"
-    measure(benchmark, envs.make(name, num_envs), num_envs)
+    measure(benchmark, envs.make(name, num_envs))
 
 
 @pytest.mark.parametrize("name", [*large("ant_u_maze"), "ant"])
 def test_worlds_at_gymnasiums_fidelity(benchmark, name):
     benchmark.group = "env steps"
-    measure(benchmark, envs.make(name, 256, fidelity="gymnasium"), 256)
+    measure(benchmark, envs.make(name, 256, fidelity="gymnasium"))
 
 
 @pytest.mark.parametrize("vectorization", ["sync", *large("async")])
 @pytest.mark.parametrize("name", ["Ant-v5", "Reacher-v5"])
 def test_gymnasiums_own(benchmark, name, vectorization):
     benchmark.group = "env steps"
-    measure(benchmark, gymnasium.make_vec(name, num_envs=16, vectorization_mode=vectorization), 16)
+    measure(benchmark, gymnasium.make_vec(name, num_envs=16, vectorization_mode=vectorization))
+
+
+# Their own models of the same robots; JAX takes a minute or two to compile each.
+PEERS = pytest.mark.peers
+
+
+@PEERS
+@pytest.mark.parametrize("num_envs", [64, *large(256, 1024)])
+@pytest.mark.parametrize("name", ["Ant-v4", *large("Humanoid-v4")])
+def test_envpool(benchmark, name, num_envs):
+    benchmark.group = "env steps"
+    envpool = pytest.importorskip("envpool")
+    env = envpool.make(name, env_type="gymnasium", num_envs=num_envs, num_threads=cpu_count())
+    env.reset()
+    actions = actions_of(env.action_space, STEPS * num_envs) * env.action_space.high
+    measure_steps(benchmark, env.step, actions.reshape(STEPS, num_envs, -1))
+
+
+@PEERS
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("num_envs", [64, *large(256, 1024)])
+@pytest.mark.parametrize("backend", ["spring", *large("mjx")])
+@pytest.mark.parametrize("name", ["ant", *large("humanoid")])
+def test_brax(benchmark, name, backend, num_envs):
+    benchmark.group = "env steps"
+    brax, jax = pytest.importorskip("brax.envs"), pytest.importorskip("jax")
+    env = brax.create(name, backend=backend, batch_size=num_envs, episode_length=1000)
+    states, step = [jax.jit(env.reset)(jax.random.PRNGKey(0))], jax.jit(env.step)
+    actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, num_envs, env.action_size)).astype(np.float32)
+
+    def act(action):
+        states.append(step(states.pop(), action))
+        states[0].obs.block_until_ready()
+
+    act(actions[0])  # the first state has other types than those that follow: it compiles once more
+    measure_steps(benchmark, act, actions)
 
 
 def cpu_seconds(work):

@@ -86,10 +86,11 @@ def test_train_s_help_shows_every_setting_once_under_its_group(crl: Callable[...
 def test_the_base_install_helps_without_the_extras(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "for name in ('torch', 'mujoco', 'gymnasium', 'safetensors', 'yaml', 'matplotlib'): sys.modules[name] = None\n"
+        "for name in ('torch', 'mujoco', 'gymnasium', 'safetensors', 'yaml', 'matplotlib', 'PIL'): sys.modules[name] = None\n"
         "from crl.cli import main; main()"
     )
-    for arguments in (["train", "--help"], ["envs"], ["envs", "ant_maze"], ["eval", "--help"], ["plot", "--help"]):
+    helps = [[verb, "--help"] for verb in VERBS]
+    for arguments in (*helps, ["envs"], ["envs", "ant_maze"]):
         done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 

@@ -15,6 +15,7 @@ from crl.buffer import TrajectoryBuffer
 from crl.config import Resolved, TrainConfig
 from crl.errors import CheckpointError, ConfigError
 from crl.evaluation import Evaluation, evaluate
+from crl.policy import Policy
 
 RESUMABLE = ("total_env_steps", "eval_interval", "device", "num_threads", "keep_checkpoints")
 """Settings that may change when a run goes on."""
@@ -122,12 +123,21 @@ def evaluate_run(run_dir: str | Path, *, seed: int = 0, deterministic: bool = Tr
         ConfigError: on a change to another setting, or an environment with other dimensions.
         CheckpointError: when the run or its checkpoint cannot be read.
     """
-    saved = checkpoint.latest(Path(run_dir))
-    changes = {"device": "auto", **changes}
-    settings = resolve(reopen(Path(run_dir), changes, EVALUABLE)).config
-    agent = load_agent(saved, settings)
+    policy, settings, _ = load_policy(run_dir, **changes)
     env = envs.make(settings.eval_env, settings.num_eval_episodes, seed=seed, num_threads=settings.num_threads)
     try:
-        return evaluate(agent.evaluation_policy(), env, seed=seed, deterministic=deterministic)
+        return evaluate(policy, env, seed=seed, deterministic=deterministic)
     finally:
         env.close()
+
+
+def load_policy(run_dir: str | Path, **changes: Any) -> tuple[Policy, TrainConfig, Path]:
+    """The policy in the newest checkpoint of a run, the run's settings with `changes`, and that checkpoint.
+
+    Raises:
+        ConfigError: on a change to a setting that is not in EVALUABLE, or an environment with other dimensions.
+        CheckpointError: when the run or its checkpoint cannot be read.
+    """
+    saved = checkpoint.latest(Path(run_dir))
+    settings = resolve(reopen(Path(run_dir), {"device": "auto", **changes}, EVALUABLE)).config
+    return load_agent(saved, settings).evaluation_policy(), settings, saved

@@ -13,6 +13,7 @@ VERBS = {
     "train": "Train an agent, or go on with a run.",
     "eval": "Evaluate a run's policy.",
     "envs": "List the environments, or describe one.",
+    "render": "Show a policy: video, contact sheet, paths.",
     "plot": "Plot the curves of one or several runs.",
     "bench": "Measure speed, beside others.",
 }

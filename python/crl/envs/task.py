@@ -66,3 +66,15 @@ class Task(ABC):
         difference = achieved_goal - desired_goal
         distance: Array = np.sqrt(np.square(difference).sum(axis=1))
         return distance
+
+    def goal_markers(self, goal: Array) -> Array:
+        """(count, markers, 3) where pictures show goals (count, goal_dim), as spheres of the success radius.
+
+        By default one each: a goal of 3 is a place, of 2 a place on the floor, of 1 a place along x; of more, none.
+        """
+        if (dim := self.spec.goal_dim) > 3:
+            return np.empty((len(goal), 0, 3))
+        places = np.zeros((len(goal), 1, 3))
+        places[:, 0, 2] = self.spec.success_threshold
+        places[:, 0, :dim] = goal
+        return places

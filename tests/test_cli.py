@@ -86,7 +86,8 @@ def test_train_s_help_shows_every_setting_once_under_its_group(crl: Callable[...
 def test_the_base_install_helps_without_the_extras(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "for name in ('torch', 'mujoco', 'gymnasium', 'safetensors', 'yaml', 'matplotlib', 'PIL'): sys.modules[name] = None\n"
+        "for name in ('torch', 'mujoco', 'gymnasium', 'safetensors', 'yaml', 'matplotlib', 'PIL'):\n"
+        "    sys.modules[name] = None\n"
         "from crl.cli import main; main()"
     )
     helps = [[verb, "--help"] for verb in VERBS]

@@ -1,44 +1,63 @@
-"""docs/environments.md says what the code does."""
+"""docs/environments.md says what the environments say of themselves; `python docs/environments.py` writes it."""
 
-import re
+import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import crl.envs as envs
-from crl.envs.layouts import LAYOUTS, Maze
+from crl.envs.registry import create
 
-PAGE = (Path(__file__).parents[1] / "docs" / "environments.md").read_text(encoding="utf-8")
-ROWS = [[cell.strip() for cell in line.strip("| ").split("|")] for line in PAGE.splitlines() if line.startswith("| `")]
-
-
-def test_layout_table():
-    expected = []
-    for name in (*LAYOUTS, "hardest_eval"):
-        maze = Maze.named(name)
-        walks = maze.steps_from_start[maze.grid == "G"]
-        base, _, suffix = name.partition("_")
-        rows, columns = maze.grid.shape
-        expected.append(
-            [
-                f"`{base}_maze{'_' * bool(suffix)}{suffix}`",
-                f"{rows} by {columns}",
-                str(len(walks)),
-                f"{walks.min()} to {walks.max()}",
-            ]
-        )
-    assert [row for row in ROWS if "_maze" in row[0] and " by " in row[1]] == expected
+SCRIPT = Path(__file__).parents[1] / "docs" / "environments.py"
+loaded = importlib.util.spec_from_file_location("environments_page", SCRIPT)
+page = importlib.util.module_from_spec(loaded)
+loaded.loader.exec_module(page)
+TEXT = page.PAGE.read_text(encoding="utf-8")
+FIRST = [names[0] for names in page.families()]
 
 
-@pytest.mark.parametrize("name", envs.names())
-def test_every_environment_is_on_the_page_with_its_sizes(name):
+def test_the_page_is_what_the_generator_writes():
+    assert page.written(TEXT) == TEXT, "run: python docs/environments.py --pictures"
+    assert {name for _, name, _ in page.MARKED.findall(TEXT)} == {"worlds", "layouts"}
+
+
+def test_a_change_to_an_environment_would_be_noticed(monkeypatch):
+    monkeypatch.setattr(page.envs, "names", lambda: envs.registry.names()[:1])
+    assert page.written(TEXT) != TEXT
+
+
+def test_every_environment_is_in_one_family():
+    together = [name for names in page.families() for name in names]
+    assert sorted(together) == sorted(envs.names())
+
+
+def test_every_family_has_its_picture_and_they_are_small():
+    assert {path.stem for path in page.IMAGES.glob("*.jpg")} == set(FIRST)
+    assert sum(path.stat().st_size for path in page.IMAGES.iterdir()) < 1.5e6
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_every_environment_says_all(name):
     spec = envs.spec(name)
-    family = re.sub(r"^(ant|point)_\w+_maze\w*$", r"\1_…_maze…", name)
-    row = next(row for row in ROWS if f"`{family}`" in row[0] and len(row) == 8)
-    assert row[1:3] == [str(spec.observation_dim), str(spec.action_dim)]
-    assert row[3].startswith(f"{spec.goal_dim}:")
-    assert f"({', '.join(map(str, spec.goal_indices))})" in row[3].replace("entries ", "")
-    assert row[4:6] == [f"within {spec.success_threshold:g} m".replace("0.", "."), f"{spec.dt:g} s".replace("0.", ".")]
-    ends = envs.make(name, 1).task.terminated(np.full((1, spec.observation_dim), 5.0))
-    assert bool(ends[0]) == (row[6] != "never")
+    for field in ("description", "observation", "start", "goal", "success", "terminates", "source"):
+        assert getattr(spec, field), f"{name}: EnvSpec.{field} is empty"
+    assert list(spec.facts()) == [
+        "observation", "action", "goal", "success", "start", "episode", "ends early", "follows",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_those_that_end_early_say_so(name):
+    task = create(name, {})
+    ends = task.terminated(np.full((1, task.spec.observation_dim), 5.0))
+    assert bool(ends[0]) == (task.spec.terminates != "never")
+
+
+def test_the_text_needs_no_simulator():
+    program = f"import sys, runpy; runpy.run_path({os.fspath(SCRIPT)!r}); print({{'mujoco', 'PIL'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

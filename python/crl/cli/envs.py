@@ -1,9 +1,13 @@
 """`crl envs`: what there is to learn."""
 
-import dataclasses
+import textwrap
 
 import click
 from rich.table import Table
+
+from crl.envs import EnvSpec
+
+LINE = 100  # characters
 
 
 @click.command("envs")
@@ -20,8 +24,7 @@ def command(name: str | None) -> None:
             spec = envs.spec(name)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        for key, value in dataclasses.asdict(spec).items():
-            console.print(f"{key}: {value}")
+        click.echo(described(spec))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "observation", "action", "goal", "episode", "success within"):
@@ -31,3 +34,13 @@ def command(name: str | None) -> None:
         dims = (spec.observation_dim, spec.action_dim, spec.goal_dim, spec.episode_length)
         table.add_row(known, *map(str, dims), f"{spec.success_threshold:g}")
     console.print(table)
+
+
+def described(spec: EnvSpec) -> str:
+    """All that is known of an environment, for a person to read."""
+    lines = [spec.name, *([spec.description] if spec.description else []), ""]
+    facts = spec.facts()
+    indent = max(map(len, facts)) + 2
+    for heading, text in facts.items():
+        lines += textwrap.wrap(f"{heading:{indent}}{text}", LINE, subsequent_indent=" " * indent)
+    return "\n".join(lines)

@@ -65,3 +65,18 @@ class EnvSpec:
             raise ValueError(
                 f"{self.name}: goal_indices must lie in 0..{self.observation_dim - 1}, got {self.goal_indices}"
             )
+
+    def facts(self) -> dict[str, str]:
+        """All of it but name and description, in words, each under its heading: what `crl envs NAME` prints."""
+        indices = ", ".join(map(str, self.goal_indices))
+        place = f" ({indices} of the observation)" if self.goal_indices else ""
+        return {
+            "observation": f"{self.observation_dim} entries" + (f"; {self.observation}" if self.observation else ""),
+            "action": f"{self.action_dim} entries in [-1, 1]",
+            "goal": f"{self.goal_dim} entries{place}" + (f"; {self.goal}" if self.goal else ""),
+            "success": self.success,
+            "start": self.start or "not said",
+            "episode": f"{self.episode_length:,} steps of {self.dt:g} s, {self.action_repeat} of the physics each",
+            "ends early": self.terminates,
+            "follows": self.source or "no publication",
+        }

@@ -25,7 +25,7 @@ class Corridor(PointMaze):
 
 
 def test_names_are_unique_and_all_resolve():
-    assert len(set(envs.names())) == len(envs.names()) == 45
+    assert len(set(envs.names())) == len(envs.names()) == 53
     for name in envs.names():
         assert envs.spec(name).name == name
     assert not set(envs.aliases()) & set(envs.names())
@@ -38,6 +38,8 @@ def test_names_are_unique_and_all_resolve():
         ("ant_maze_eval", "ant_u_maze_eval"),
         ("point_maze", "point_u_maze"),
         ("point_maze_eval", "point_u_maze_eval"),
+        ("cheetah", "half_cheetah"),
+        ("pusher", "pusher_easy"),
     ],
 )
 def test_aliases(alias, name):

@@ -22,6 +22,8 @@ __all__ = [
     "DIVERGENCE_WARNINGS",
     "LARGEST_VALUE",
     "Batch",
+    "add_slides",
+    "add_wall",
     "add_walls",
     "cpu_count",
     "load_asset",
@@ -60,17 +62,46 @@ def set_options(spec: Any, fidelity: str) -> None:
 
 
 def add_walls(spec: Any, maze: Maze, *, contype: int = 1, conaffinity: int = 1) -> None:
-    """Add a maze's walls as boxes of the world body, half a cell high."""
+    """Add a maze's walls, half a cell high."""
     cell = maze.cell
     for number, (top, bottom, left, right) in enumerate(maze.walls()):
-        spec.worldbody.add_geom(
-            name=f"wall_{number}",
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            pos=[0.5 * (top + bottom) * cell, 0.5 * (left + right) * cell, 0.25 * cell],
-            size=[0.5 * (bottom - top + 1) * cell, 0.5 * (right - left + 1) * cell, 0.25 * cell],
-            contype=contype,
-            conaffinity=conaffinity,
-            rgba=[0.65, 0.6, 0.55, 1.0],
+        centre = 0.5 * (top + bottom) * cell, 0.5 * (left + right) * cell
+        half_sizes = 0.5 * (bottom - top + 1) * cell, 0.5 * (right - left + 1) * cell
+        add_wall(spec, f"wall_{number}", centre, half_sizes, 0.5 * cell, contype=contype, conaffinity=conaffinity)
+
+
+def add_wall(
+    spec: Any,
+    name: str,
+    centre: tuple[float, float],
+    half_sizes: tuple[float, float],
+    height: float,
+    *,
+    contype: int = 1,
+    conaffinity: int = 1,
+) -> None:
+    """Add a wall as a box of the world body, on the floor."""
+    spec.worldbody.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=[*centre, 0.5 * height],
+        size=[*half_sizes, 0.5 * height],
+        contype=contype,
+        conaffinity=conaffinity,
+        rgba=[0.65, 0.6, 0.55, 1.0],
+    )
+
+
+def add_slides(body: Any, axes: str, *, armature: float, damping: float = 0.0) -> None:
+    """Let a body slide without limits along these of the axes x, y and z, in this order; kg, N s/m."""
+    for axis in axes:
+        body.add_joint(
+            name=f"{body.name}_{axis}",
+            type=mujoco.mjtJoint.mjJNT_SLIDE,
+            axis=[float(axis == other) for other in "xyz"],
+            armature=armature,
+            damping=[damping, 0.0, 0.0],
+            limited=mujoco.mjtLimited.mjLIMITED_FALSE,
         )
 
 

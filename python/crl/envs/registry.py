@@ -9,8 +9,12 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from crl.envs.ant import Ant, AntMaze
+from crl.envs.ant_objects import AntBall, AntPush
+from crl.envs.half_cheetah import HalfCheetah
+from crl.envs.humanoid import Humanoid
 from crl.envs.layouts import LAYOUTS
 from crl.envs.point import PointMaze
+from crl.envs.pusher import FIELDS, Pusher, PusherReacher
 from crl.envs.reacher import Reacher
 from crl.envs.task import Task
 from crl.errors import ConfigError, nearest
@@ -112,8 +116,15 @@ def _load(point: EntryPoint) -> TaskFactory:
 
 
 register("reacher", Reacher)
+register("half_cheetah", HalfCheetah, aliases=["cheetah"])
+for _field in FIELDS:
+    register(_field, partial(Pusher, _field), aliases=["pusher"] if _field == "pusher_easy" else [])
+register("pusher_reacher", PusherReacher)
 register("ant", Ant)
 register("ant_random_start", partial(Ant, "ant_random_start", True))
+register("ant_ball", AntBall)
+register("ant_push", AntPush)
+register("humanoid", Humanoid)
 for _robot, _task in (("ant", AntMaze), ("point", PointMaze)):
     for _layout in (*LAYOUTS, "hardest_eval"):
         _maze, _suffix = _layout.partition("_")[::2]

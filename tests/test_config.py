@@ -372,7 +372,7 @@ def test_every_setting_is_read_somewhere() -> None:
     unread = [
         name
         for name in SETTINGS
-        if name not in ("preset", "depth")  # read by resolve: they decide other settings
+        if name not in ("preset", "depth", "layout")  # read by resolve, for other settings, and by env_options
         and not any(f"config.{name}" in text or f"settings.{name}" in text for text in sources.values())
     ]
     assert not unread

@@ -49,6 +49,11 @@ class TrainConfig:
 
     env: str = _setting("ant_u_maze", "Task", "Environment to learn (see `crl envs`).")
     eval_env: str = _setting(AUTO, "Task", "Environment to evaluate on, such as a far-goal layout. [env]")
+    layout: str = _setting(
+        "",
+        "Task",
+        "Maze for env, and for an eval_env that is env or its far goals: a text file, or a layout's name. [env's own]",
+    )
     preset: str = _setting("default", "Task", "Settings of a publication, or `quick`.", choices=("default", *PRESETS))
 
     depth: int = _setting(
@@ -146,6 +151,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             check(setting, getattr(self, setting.name))
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Options of `env`, as `crl.envs.make` takes them."""
+        return {"layout": self.layout} if self.layout else {}
+
+    @property
+    def eval_env_options(self) -> dict[str, Any]:
+        """Options of `eval_env` (both names resolved): those of `env` where it is the same, or its far goals."""
+        return self.env_options if _same_family(self.env, self.eval_env) else {}
 
 
 SETTINGS: Mapping[str, "dataclasses.Field[Any]"] = types.MappingProxyType(
@@ -252,7 +267,13 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 def write(config: TrainConfig, path: str | Path) -> None:
     """Write `config` as YAML that `read_settings` reads back to the same values. A kill leaves no half of it."""
     partial = Path(path).with_suffix(".partial")
-    partial.write_text(_yaml().safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
+    yaml = _yaml()
+    dumper: Any = type("BlockDumper", (yaml.SafeDumper,), {})  # a maze as it looks, not as a line with \n in it
+    dumper.add_representer(
+        str,
+        lambda self, text: self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+    )
+    partial.write_text(yaml.dump(to_mapping(config), Dumper=dumper, sort_keys=False), encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -271,6 +292,7 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
         ConfigError: on an unknown environment, an impossible depth, or sizes that contradict each other.
     """
     from crl import envs
+    from crl.envs.layouts import lasting
 
     values = {name: getattr(config, name) for name in SETTINGS}
     sources = {name: "default" if values[name] == setting.default else "set" for name, setting in SETTINGS.items()}
@@ -281,8 +303,9 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
                 values[name], sources[name] = value, source
 
     try:
-        values["env"] = envs.spec(config.env).name
+        values["env"] = envs.spec(config.env, **config.env_options).name
         values["eval_env"] = values["env"] if config.eval_env is AUTO else envs.spec(config.eval_env).name
+        values["layout"] = lasting(config.layout)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     values["device"] = device
@@ -320,13 +343,18 @@ def _check_together(config: TrainConfig) -> None:
             f"total_env_steps ({config.total_env_steps}) end before the first update, which comes after {first_update} "
             f"(learning_starts, and at least {ROWS_TO_LEARN} in each world): raise it, or lower learning_starts."
         )
-    train, evaluation = envs.spec(config.env), envs.spec(config.eval_env)
+    train = envs.spec(config.env, **config.env_options)
+    evaluation = envs.spec(config.eval_env, **config.eval_env_options)
     for name in ("observation_dim", "goal_dim", "action_dim"):
         if getattr(train, name) != getattr(evaluation, name):
             raise ConfigError(
                 f"eval_env {config.eval_env} has {name} {getattr(evaluation, name)}, "
                 f"but env {config.env} has {getattr(train, name)}: choose layouts of one robot."
             )
+
+
+def _same_family(env: str, other: str) -> bool:
+    return env.removesuffix("_eval") == other.removesuffix("_eval")
 
 
 def check_depth(depth: int, name: str = "depth") -> None:

@@ -19,7 +19,7 @@ from crl.policy import Policy
 
 RESUMABLE = ("total_env_steps", "eval_interval", "device", "num_threads", "keep_checkpoints")
 """Settings that may change when a run goes on."""
-EVALUABLE = ("eval_env", "num_eval_episodes", "num_action_candidates", "device", "num_threads")
+EVALUABLE = ("eval_env", "layout", "num_eval_episodes", "num_action_candidates", "device", "num_threads")
 """Settings that may change when a run is evaluated."""
 
 
@@ -90,7 +90,7 @@ def load_agent(saved: Path, settings: TrainConfig) -> Agent:
     Raises:
         CheckpointError: when the checkpoint does not hold such an agent.
     """
-    agent = Agent(envs.spec(settings.env), settings, device=settings.device)
+    agent = Agent(envs.spec(settings.env, **settings.env_options), settings, device=settings.device)
     try:
         agent.load_state_dict(safetensors.torch.load_file(saved / "agent.safetensors", device=settings.device))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
@@ -124,7 +124,13 @@ def evaluate_run(run_dir: str | Path, *, seed: int = 0, deterministic: bool = Tr
         CheckpointError: when the run or its checkpoint cannot be read.
     """
     policy, settings, _ = load_policy(run_dir, **changes)
-    env = envs.make(settings.eval_env, settings.num_eval_episodes, seed=seed, num_threads=settings.num_threads)
+    env = envs.make(
+        settings.eval_env,
+        settings.num_eval_episodes,
+        seed=seed,
+        num_threads=settings.num_threads,
+        **settings.eval_env_options,
+    )
     try:
         return evaluate(policy, env, seed=seed, deterministic=deterministic)
     finally:
@@ -135,9 +141,12 @@ def load_policy(run_dir: str | Path, **changes: Any) -> tuple[Policy, TrainConfi
     """The policy in the newest checkpoint of a run, the run's settings with `changes`, and that checkpoint.
 
     Raises:
-        ConfigError: on a change to a setting that is not in EVALUABLE, or an environment with other dimensions.
+        ConfigError: on a change to a setting that is not in EVALUABLE, an environment with other dimensions, or a
+            layout for one that is not the run's.
         CheckpointError: when the run or its checkpoint cannot be read.
     """
     saved = checkpoint.latest(Path(run_dir))
     settings = resolve(reopen(Path(run_dir), {"device": "auto", **changes}, EVALUABLE)).config
+    if "layout" in changes and not settings.eval_env_options:
+        raise ConfigError(f"layout is of {settings.env} and its far goals; it says nothing about {settings.eval_env}.")
     return load_agent(saved, settings).evaluation_policy(), settings, saved

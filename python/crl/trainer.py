@@ -110,7 +110,7 @@ class Trainer:
         self, config: TrainConfig, run_dir: Path, reporter: Reporter, stop: threading.Event, saved: Path | None
     ) -> None:
         self.config, self.run_dir, self.reporter, self.stop = config, run_dir, reporter, stop
-        spec = envs.spec(config.env)
+        spec = envs.spec(config.env, **config.env_options)
         self.agent = run.load_agent(saved, config) if saved else Agent(spec, config, device=config.device)
         # Beside a learner on the CPU, collecting has cores of its own: the threads of a matrix product wait for each
         # other, so one that shares its core delays all. Beside a learner on a GPU it has all cores.
@@ -120,9 +120,19 @@ class Trainer:
         if self.background:
             self.background.submit(_use_threads, self.collecting_threads).result()
             torch.set_num_threads(config.num_threads)
-        self.env = envs.make(config.env, config.num_envs, seed=config.seed, num_threads=self.collecting_threads)
+        self.env = envs.make(
+            config.env,
+            config.num_envs,
+            seed=config.seed,
+            num_threads=self.collecting_threads,
+            **config.env_options,
+        )
         self.eval_env = envs.make(
-            config.eval_env, config.num_eval_episodes, seed=config.seed, num_threads=config.num_threads
+            config.eval_env,
+            config.num_eval_episodes,
+            seed=config.seed,
+            num_threads=config.num_threads,
+            **config.eval_env_options,
         )
         self.buffer = (
             run.load_buffer(saved)

@@ -12,7 +12,8 @@ LINE = 100  # characters
 
 @click.command("envs")
 @click.argument("name", required=False)
-def command(name: str | None) -> None:
+@click.option("--layout", metavar="FILE", help="Maze in place of NAME's own: a text file, or a layout's name.")
+def command(name: str | None, layout: str | None) -> None:
     """List the environments, or describe the one called NAME."""
     from crl import envs
     from crl.console import plain_console
@@ -21,7 +22,7 @@ def command(name: str | None) -> None:
     console = plain_console()
     if name is not None:
         try:
-            spec = envs.spec(name)
+            spec = envs.spec(name, **({"layout": layout} if layout else {}))
         except ValueError as error:
             raise ConfigError(str(error)) from None
         click.echo(described(spec))

@@ -20,6 +20,7 @@ VISITED_ROWS = 200_000
 @click.command("render")
 @click.argument("run", required=False)
 @click.option("--env", metavar="NAME", help="Environment to show. [the run's eval_env]")
+@click.option("--layout", metavar="FILE", help="Maze to show it in: a text file, or a layout's name. [the run's]")
 @click.option("--random", is_flag=True, help="Random actions, in place of a run's policy: needs no RUN.")
 @click.option("--paths", is_flag=True, help="Paths from above and where the run's buffer has been; needs no OpenGL.")
 @click.option("--episodes", type=click.IntRange(1, 256), help=f"Side by side. [{EPISODES}; with --paths {PATHS}]")
@@ -33,6 +34,7 @@ VISITED_ROWS = 200_000
 def command(
     run: str | None,
     env: str | None,
+    layout: str | None,
     random: bool,
     paths: bool,
     episodes: int | None,
@@ -61,19 +63,19 @@ def command(
     from crl.run import load_policy
 
     policy: object
-    saved = None
+    saved, options = None, {"layout": layout} if layout else {}
     if run is not None:
-        policy, settings, saved = load_policy(run, device=device, **({"eval_env": env} if env else {}))
-        env = settings.eval_env
+        policy, settings, saved = load_policy(run, device=device, **options, **({"eval_env": env} if env else {}))
+        env, options = settings.eval_env, settings.eval_env_options
     assert env is not None
-    spec = _spec(env)
+    spec = _spec(env, options)
     if random:
         policy = UniformPolicy(spec.action_dim, (seed,))
     if paths and spec.goal_dim < 2:
         raise ConfigError(f"--paths: the goals of {spec.name} are no places in a plane; leave it out.")
     stem = Path(output) if output else _stem(run, saved, spec.name, random)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    worlds = envs.make(env, episodes or (PATHS if paths else EPISODES), seed=seed)
+    worlds = envs.make(env, episodes or (PATHS if paths else EPISODES), seed=seed, **options)
     try:
         episode = record(policy, worlds, seed=seed, steps=steps or spec.episode_length, deterministic=not stochastic)
     finally:
@@ -86,11 +88,11 @@ def command(
         _draw_video(episode, stem, size, every or -(-last // LONGEST_VIDEO))
 
 
-def _spec(name: str) -> "EnvSpec":
+def _spec(name: str, options: dict[str, str]) -> "EnvSpec":
     from crl import envs
 
     try:
-        return envs.spec(name)
+        return envs.spec(name, **options)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crl.envs.layouts import Maze
+from crl.envs.layouts import Maze, choose
 from crl.envs.spec import EnvSpec
 from crl.envs.task import Array, Start, Task
 
@@ -86,9 +86,7 @@ class Ant(Task):
         return spec
 
     def start(self, rng: np.random.Generator, count: int) -> Start:
-        qpos = INITIAL_QPOS + rng.uniform(-0.1, 0.1, (count, 15))
-        qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
-        qvel = 0.1 * rng.standard_normal((count, 14))
+        qpos, qvel = _standing(rng, count)
         goal = self._goal(rng, count)
         qpos[:, :2] += self._origin(rng, goal)
         return Start(qpos, qvel, goal)
@@ -112,36 +110,52 @@ class AntMaze(Ant):
 
     Args:
         name: the environment's name.
-        layout: a name in `crl.envs.layouts`.
+        default: the layout: a name in `crl.envs.layouts`.
+        layout: another one in its place: a name, a text file, or the grid itself as text.
     """
 
-    def __init__(self, name: str, layout: str, *, episode_length: int = 1000, fidelity: str = "fast") -> None:
+    def __init__(
+        self, name: str, default: str, *, layout: str = "", episode_length: int = 1000, fidelity: str = "fast"
+    ) -> None:
         super().__init__(name, episode_length=episode_length, fidelity=fidelity)
-        self.maze = Maze.named(layout)
+        self.maze = choose(default, layout)
         self.spec = replace(
             self.spec,
-            description=f"ant, maze {layout}, {len(self.maze.find('G'))} goals",
-            start=f"centre of the start cell; {START_NOISE}",
-            goal="torso x, y; centre of a goal cell, each as likely",
+            description=f"ant, {self.maze}",
+            start=f"centre of a start cell; {START_NOISE}",
+            goal=f"torso x, y; {self.maze.goal_rule}",
             source="scaling-crl envs/ant_maze.py",
         )
 
     def build_model(self) -> Any:
+        return self.build_maze(self.maze)
+
+    def build_maze(self, maze: Maze) -> Any:
+        """The compiled model of the ant in `maze`."""
         from crl.envs import physics
 
         spec = self._robot()
         if self.fidelity == "fast":
-            physics.add_walls(spec, self.maze, contype=0, conaffinity=WALL)
+            physics.add_walls(spec, maze, contype=0, conaffinity=WALL)
         else:
-            physics.add_walls(spec, self.maze)
+            physics.add_walls(spec, maze)
         return spec.compile()
 
-    def _goal(self, rng: np.random.Generator, count: int) -> Array:
-        goals = self.maze.centres("G")
-        return goals[rng.integers(len(goals), size=count)]
+    def start(self, rng: np.random.Generator, count: int) -> Start:
+        return self.start_at(rng, *self.maze.draw(rng, count))
 
-    def _origin(self, rng: np.random.Generator, goal: Array) -> Array:
-        return self.maze.centres("R")
+    def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
+        """Starts around `place` (count, 2), m, for `goal` (count, 2)."""
+        qpos, qvel = _standing(rng, len(goal))
+        qpos[:, :2] += place
+        return Start(qpos, qvel, goal)
+
+
+def _standing(rng: np.random.Generator, count: int) -> tuple[Array, Array]:
+    """qpos (count, 15) and qvel (count, 14) at the origin, with the reset noise."""
+    qpos = INITIAL_QPOS + rng.uniform(-0.1, 0.1, (count, 15))
+    qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+    return qpos, 0.1 * rng.standard_normal((count, 14))
 
 
 def _directions(rng: np.random.Generator, count: int) -> Array:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from crl.envs.layouts import Maze
+from crl.envs.layouts import Maze, choose
 from crl.envs.spec import EnvSpec
-from crl.envs.task import Start, Task
+from crl.envs.task import Array, Start, Task
 
 # Nothing moves vertically, so gravity and the floor do not act; walls stop the sphere but do not brake it. Nothing
 # else does: with damping, as published none, random actions barely leave the first cells of a maze.
@@ -44,12 +44,13 @@ class PointMaze(Task):
 
     Args:
         name: the environment's name.
-        layout: a name in `crl.envs.layouts`.
+        default: the layout: a name in `crl.envs.layouts`.
+        layout: another one in its place: a name, a text file, or the grid itself as text.
         episode_length: steps.
     """
 
-    def __init__(self, name: str, layout: str, *, episode_length: int = 1000) -> None:
-        self.maze = Maze.named(layout)
+    def __init__(self, name: str, default: str, *, layout: str = "", episode_length: int = 1000) -> None:
+        self.maze = choose(default, layout)
         self.spec = EnvSpec(
             name=name,
             observation_dim=4,
@@ -60,21 +61,28 @@ class PointMaze(Task):
             success_threshold=0.5,
             action_repeat=5,
             dt=0.05,
-            description=f"point mass, maze {layout}, {len(self.maze.find('G'))} goals",
+            description=f"point mass, {self.maze}",
             observation="0:2 position, 2:4 velocity",
-            start=f"centre of the start cell, U(±{START_NOISE:g}) m on x and y, at rest",
-            goal="x, y; centre of a goal cell, each as likely",
+            start=f"centre of a start cell, U(±{START_NOISE:g}) m on x and y, at rest",
+            goal=f"x, y; {self.maze.goal_rule}",
             source="JaxGCRL envs/simple_maze.py",
         )
 
     def build_model(self) -> Any:
+        return self.build_maze(self.maze)
+
+    def build_maze(self, maze: Maze) -> Any:
+        """The compiled model of the point in `maze`."""
         from crl.envs import physics
 
         spec = physics.mujoco.MjSpec.from_string(MJCF.format(timestep=self.spec.dt / self.spec.action_repeat))
-        physics.add_walls(spec, self.maze)
+        physics.add_walls(spec, maze)
         return spec.compile()
 
     def start(self, rng: np.random.Generator, count: int) -> Start:
-        goals = self.maze.centres("G")
-        qpos = self.maze.centres("R") + rng.uniform(-START_NOISE, START_NOISE, (count, 2))
-        return Start(qpos, np.zeros((count, 2)), goals[rng.integers(len(goals), size=count)])
+        return self.start_at(rng, *self.maze.draw(rng, count))
+
+    def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
+        """Starts around `place` (count, 2), m, for `goal` (count, 2)."""
+        qpos = place + rng.uniform(-START_NOISE, START_NOISE, place.shape)
+        return Start(qpos, np.zeros_like(qpos), goal)

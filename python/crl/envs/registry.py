@@ -12,7 +12,7 @@ from crl.envs.ant import Ant, AntMaze
 from crl.envs.ant_objects import AntBall, AntPush
 from crl.envs.half_cheetah import HalfCheetah
 from crl.envs.humanoid import Humanoid
-from crl.envs.layouts import LAYOUTS
+from crl.envs.layouts import LAYOUTS, is_layout
 from crl.envs.point import PointMaze
 from crl.envs.pusher import FIELDS, Pusher, PusherReacher
 from crl.envs.reacher import Reacher
@@ -97,8 +97,19 @@ def _find(name: str) -> TaskFactory:
     installed = _entry_points()
     if canonical in installed:
         return _load(installed[canonical])
+    if factory := _by_rule(name):
+        return factory
     hint = nearest(name, [*names(), *_aliases])
     raise UnknownEnvironmentError(f"there is no environment {name!r}.{hint or ' `crl envs` lists all.'}")
+
+
+def _by_rule(name: str) -> TaskFactory | None:
+    """Names too many to register: a robot in a layout that is made by rule, such as `ant_u_maze_gen_1f2f`."""
+    robot, _, rest = name.partition("_")
+    base, _, suffix = rest.partition("_maze")
+    if robot in MAZE_TASKS and rest != base and is_layout(base + suffix):
+        return partial(MAZE_TASKS[robot], name, base + suffix)
+    return None
 
 
 def _entry_points() -> dict[str, EntryPoint]:
@@ -125,7 +136,10 @@ register("ant_random_start", partial(Ant, "ant_random_start", True))
 register("ant_ball", AntBall)
 register("ant_push", AntPush)
 register("humanoid", Humanoid)
-for _robot, _task in (("ant", AntMaze), ("point", PointMaze)):
+MAZE_TASKS: dict[str, TaskFactory] = {"ant": AntMaze, "point": PointMaze}
+"""Robots that any layout can be put around: called with the environment's name and a layout's."""
+
+for _robot, _task in MAZE_TASKS.items():
     for _layout in (*LAYOUTS, "hardest_eval"):
         _maze, _suffix = _layout.partition("_")[::2]
         _name = f"{_robot}_{_maze}_maze" + (f"_{_suffix}" if _suffix else "")

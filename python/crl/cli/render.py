@@ -1,7 +1,7 @@
 """`crl render`: what a policy does, as a video, a contact sheet or paths."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,7 +63,8 @@ def command(
     from crl.run import load_policy
 
     policy: object
-    saved, options = None, {"layout": layout} if layout else {}
+    saved = None
+    options: dict[str, Any] = {"layout": layout} if layout else {}
     if run is not None:
         policy, settings, saved = load_policy(run, device=device, **options, **({"eval_env": env} if env else {}))
         env, options = settings.eval_env, settings.eval_env_options
@@ -88,7 +89,7 @@ def command(
         _draw_video(episode, stem, size, every or -(-last // LONGEST_VIDEO))
 
 
-def _spec(name: str, options: dict[str, str]) -> "EnvSpec":
+def _spec(name: str, options: dict[str, Any]) -> "EnvSpec":
     from crl import envs
 
     try:

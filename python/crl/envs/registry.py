@@ -136,6 +136,7 @@ register("ant_random_start", partial(Ant, "ant_random_start", True))
 register("ant_ball", AntBall)
 register("ant_push", AntPush)
 register("humanoid", Humanoid)
+
 MAZE_TASKS: dict[str, TaskFactory] = {"ant": AntMaze, "point": PointMaze}
 """Robots that any layout can be put around: called with the environment's name and a layout's."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from crl.envs.ant import Ant, AntMaze
 from crl.envs.ant_objects import AntBall, AntPush
+from crl.envs.arms import SCENES, ArmCube, ArmGrasp, ArmReach
 from crl.envs.half_cheetah import HalfCheetah
 from crl.envs.humanoid import Humanoid
 from crl.envs.layouts import LAYOUTS, is_layout
@@ -136,6 +137,10 @@ register("ant_random_start", partial(Ant, "ant_random_start", True))
 register("ant_ball", AntBall)
 register("ant_push", AntPush)
 register("humanoid", Humanoid)
+register("arm_reach", ArmReach)
+register("arm_grasp", ArmGrasp)
+for _scene in SCENES:
+    register(_scene, partial(ArmCube, _scene))
 
 MAZE_TASKS: dict[str, TaskFactory] = {"ant": AntMaze, "point": PointMaze}
 """Robots that any layout can be put around: called with the environment's name and a layout's."""

@@ -31,17 +31,18 @@ class Collector:
 
     Under Gymnasium's NEXT_STEP autoreset each world shows exactly one observation per step: the last one of an
     episode, and one step later (the action being ignored) the first of the next. So every step is one row per world,
-    terminal observations included, and one boolean per row says where trajectories start.
+    terminal observations included, and one boolean per row says where trajectories start. Under SAME_STEP a step that
+    ends an episode shows two, the last one in `info["final_obs"]`: it becomes a row of its own.
 
     Args:
-        env: a `crl.envs` VectorEnv of N worlds.
+        env: a `crl.envs` VectorEnv or GoalVectorEnv of N worlds.
         policy: has `act(observation, goal) -> action tensor [N, A]`; may be replaced between calls.
         buffer: a TrajectoryBuffer of N lanes.
         seed: of the first reset.
     """
 
     def __init__(self, env: Any, policy: Any, buffer: Any, *, seed: int) -> None:
-        self.env, self.policy, self.buffer = env, policy, buffer
+        self.env, self.policy, self.buffer, self._seed = env, policy, buffer, seed
         self._observation, _ = env.reset(seed=seed)
         self._episode_start = np.ones(env.num_envs, dtype=bool)
         self._done = np.zeros(env.num_envs, dtype=bool)
@@ -57,19 +58,48 @@ class Collector:
                 achieved_goal=shown["achieved_goal"],
                 episode_start=self._episode_start,
             )
-            self._observation, _, terminated, truncated, _ = self.env.step(action)
-            self._episode_start, self._done = self._done, terminated | truncated
+            self._observation, _, terminated, truncated, info = self.env.step(action)
+            ended = terminated | truncated
+            if "final_obs" in info:
+                self._store_final(info["final_obs"], np.flatnonzero(ended), action)
+                self._episode_start, self._done = ended, np.zeros_like(ended)
+            else:
+                self._episode_start, self._done = self._done, ended
         return num_steps * int(self.env.num_envs)
+
+    def _store_final(self, shown: NDArray[Any], worlds: NDArray[np.intp], action: NDArray[Any]) -> None:
+        """Store the last observations of the episodes that ended in `worlds`; no action was taken there."""
+        for world in worlds:
+            with self.buffer.writer(world, world + 1) as writer:
+                writer.add(
+                    observation=shown[world]["observation"][None],
+                    action=action[world][None],
+                    achieved_goal=shown[world]["achieved_goal"][None],
+                    episode_start=np.zeros(1, dtype=bool),
+                )
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the worlds have a state that can be saved; those of other projects have none."""
+        return hasattr(self.env, "state_dict")
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Arrays from which collecting goes on bit for bit: the worlds', and what they last showed."""
+        if not self.resumable:
+            return {}
         # In C order: safetensors writes an array's memory as it lies, and an env may show columns of another array.
         shown = {f"shown.{name}": np.ascontiguousarray(array) for name, array in self._observation.items()}
         worlds = {f"env.{name}": array for name, array in self.env.state_dict().items()}
         return {**shown, **worlds, "episode_start": self._episode_start, "done": self._done}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned. Worlds that are not `resumable` begin new episodes, unlike the former."""
+        if not self.resumable:
+            seed = np.random.SeedSequence([self._seed, self.buffer.rows_written]).generate_state(1)[0]
+            self._observation, _ = self.env.reset(seed=int(seed))
+            self._episode_start = np.ones(self.env.num_envs, dtype=bool)
+            self._done = np.zeros(self.env.num_envs, dtype=bool)
+            return
 
         def part(prefix: str) -> dict[str, NDArray[Any]]:
             return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from crl.errors import ConfigError, MissingExtraError, nearest
-from crl.presets import PRESETS, RECIPES, device_sizes
+from crl.presets import PRESETS, RECIPES, adapted_recipe, device_sizes
 
 AUTO: Any = None
 """Marks a setting that the preset, the environment's recipe or the device decides."""
@@ -303,7 +303,8 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
                 values[name], sources[name] = value, source
 
     try:
-        values["env"] = envs.spec(config.env, **config.env_options).name
+        spec = envs.spec(config.env, **config.env_options)
+        values["env"] = spec.name
         values["eval_env"] = values["env"] if config.eval_env is AUTO else envs.spec(config.eval_env).name
         values["layout"] = lasting(config.layout)
     except ValueError as error:
@@ -312,6 +313,8 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     if config.preset != "default":
         fill(PRESETS[config.preset], f"preset {config.preset}")
     fill(RECIPES.get(values["env"], {}), f"recipe {values['env']}")
+    if envs.is_adapted(spec.name):
+        fill(adapted_recipe(spec.episode_length), "recipe for adapted environments")
     kind = "cpu" if device == "cpu" else "cuda"
     for sizes in device_sizes(kind, values):
         fill(sizes, f"sizes for {kind}")

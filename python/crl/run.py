@@ -51,7 +51,8 @@ def create(settings: TrainConfig) -> Path:
         run_dir = Path(settings.run_dir)
     else:
         date = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        run_dir = Path("runs") / f"{settings.env}-d{settings.depth}-s{settings.seed}-{date}"
+        name = re.sub(r"[^\w.-]", "-", settings.env)  # not every file system takes "gymnasium:FetchReach-v4"
+        run_dir = Path("runs") / f"{name}-d{settings.depth}-s{settings.seed}-{date}"
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if any(run_dir.iterdir()):

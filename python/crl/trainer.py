@@ -301,6 +301,11 @@ class Trainer:
     def _load(self, saved: Path) -> None:
         try:
             self.collector.load_state_dict(safetensors.numpy.load_file(saved / "collector.safetensors"))
+            if not self.collector.resumable:
+                self.reporter.warn(
+                    f"the worlds of {self.config.env} have no state that can be saved: new episodes start here, and "
+                    "the run is another than an uninterrupted one, though no worse. All else goes on as it was."
+                )
             state = checkpoint.read_json(saved / "state.json")
             self.progress = Progress(**state["progress"])
             self.means.load_state_dict(state["means"], self.config.device)

@@ -14,12 +14,12 @@ class EnvSpec:
         observation_dim: entries of `observation` (the goal is not part of it).
         action_dim: entries of an action; every one lies in [-1, 1].
         goal_dim: entries of `achieved_goal` and `desired_goal`.
-        goal_indices: the entries of `observation` that are the achieved goal.
+        goal_indices: the entries of `observation` that are the achieved goal; empty where it is no part of it.
         episode_length: steps after which an episode is truncated.
         success_threshold: an episode is at its goal where `Task.distance` is below this; m, unless
-            `success` says otherwise.
+            `success` says otherwise. 0 where the environment judges by other means, which `success` then names.
         action_repeat: physics steps per control step.
-        dt: seconds per control step.
+        dt: seconds per control step; 1 where an environment of another project does not say.
         description: one line for a person.
         observation: what the entries of `observation` are.
         start: where episodes start.
@@ -47,7 +47,7 @@ class EnvSpec:
     source: str = ""
 
     def __post_init__(self) -> None:
-        if not self.success:
+        if not self.success and self.success_threshold:
             object.__setattr__(self, "success", f"within {self.success_threshold:g} m")
         for field in ("observation_dim", "action_dim", "goal_dim", "episode_length", "action_repeat"):
             value = getattr(self, field)
@@ -55,9 +55,10 @@ class EnvSpec:
                 raise ValueError(f"{self.name}: {field} must be a positive integer, got {value!r}")
         for field in ("success_threshold", "dt"):
             value = getattr(self, field)
-            if not 0 < value < float("inf"):
+            none = field == "success_threshold" and value == 0 and self.success
+            if not (0 < value < float("inf") or none):
                 raise ValueError(f"{self.name}: {field} must be positive, got {value!r}")
-        if len(self.goal_indices) != self.goal_dim:
+        if self.goal_indices and len(self.goal_indices) != self.goal_dim:
             raise ValueError(
                 f"{self.name}: goal_indices must have goal_dim = {self.goal_dim} entries, got {self.goal_indices}"
             )

@@ -1,0 +1,51 @@
+"""A goal environment that tells which world, episode and moment it shows, and keeps a list of what happened."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+
+LENGTHS = (3, 1, 4, 2)
+"""Steps of the episodes, over and over; every other one terminates, the others are truncated."""
+LOW, HIGH = np.array([-2.0, 0.0]), np.array([4.0, 1.0])
+
+
+class Scripted(gymnasium.Env):
+    """Shows (world, episode, moment); the goal is moment 3. World and first goal come from the seed."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+    dt = 0.5
+
+    def __init__(self, tells: str = "is_success", **_: Any) -> None:
+        place = Box(-np.inf, np.inf, (3,), np.float64)
+        goal = Box(-np.inf, np.inf, (1,), np.float64)
+        self.observation_space = Dict(observation=place, achieved_goal=goal, desired_goal=goal)
+        self.action_space = Box(LOW, HIGH, dtype=np.float64)
+        self.tells, self.world, self.episode = tells, -1.0, -1
+        self.happened: list[tuple[Any, ...]] = []
+
+    def _shown(self) -> dict[str, Any]:
+        place = np.array([self.world, self.episode, self.moment], dtype=np.float64)
+        return {"observation": place, "achieved_goal": place[2:], "desired_goal": np.array([3.0])}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.world, self.episode = float(self.np_random.integers(10_000)), -1
+        self.episode, self.moment = self.episode + 1, 0
+        return self._shown(), {"resets": True}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        before = self._shown()["observation"]
+        self.moment += 1
+        over = self.moment >= LENGTHS[self.episode % len(LENGTHS)]
+        self.happened.append((*map(tuple, (before, action, self._shown()["observation"])), over))
+        told = {self.tells: self.moment == 3} if self.tells else {}
+        return self._shown(), 7.0, over and self.episode % 2 == 0, over and self.episode % 2 == 1, told
+
+
+gymnasium.register("Scripted-v0", Scripted, max_episode_steps=50)
+gymnasium.register("ScriptedForever-v0", Scripted)
+NAME = "gymnasium:scripted_goals:Scripted-v0"

@@ -92,6 +92,8 @@ def command(
 def _spec(name: str, options: dict[str, Any]) -> "EnvSpec":
     from crl import envs
 
+    if envs.is_adapted(name):
+        raise ConfigError(f"crl render draws the worlds of `crl envs`, and not those of other projects: got {name}.")
     try:
         return envs.spec(name, **options)
     except ValueError as error:

@@ -66,7 +66,7 @@ def describe(env: gymnasium.Env[Any, Any], name: str, *, success_threshold: floa
         goal=attribute(["goal_meaning"], "achieved_goal and desired_goal as the environment shows them"),
         success=f"info[{key!r}]" + f" (within {threshold:g})" * bool(threshold) if key else f"within {threshold:g}",
         terminates="as the environment says",
-        source=str(env.spec.entry_point),
+        source=attribute(["origin"], str(env.spec.entry_point)),
     )
 
 

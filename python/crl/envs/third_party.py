@@ -47,12 +47,10 @@ def gymnasium_env(name: str, **options: Any) -> gymnasium.Env[Any, Any]:
         gymnasium.spec(identifier)
     except ModuleNotFoundError as error:
         raise UnknownEnvironmentError(f"gymnasium:{name}: there is no module {error.name!r}") from None
-    except gymnasium.error.UnregisteredEnv:
+    except gymnasium.error.Error:  # no such name, version or namespace, or no version given
         _register_robotics()
         hint = nearest(identifier, gymnasium.registry)
         raise UnknownEnvironmentError(f"gymnasium has no environment {identifier!r}.{hint}") from None
-    except gymnasium.error.Error as error:
-        raise UnknownEnvironmentError(f"gymnasium:{name}: {error}") from None
     return gymnasium.make(identifier, disable_env_checker=True, **options)
 
 
@@ -188,6 +186,7 @@ class SawyerGoals(gymnasium.Env[Shown, Any]):
 
     metadata = {"render_modes": []}  # noqa: RUF012
     summary = "Meta-World's Sawyer arm"
+    origin = "Meta-World, goals as in SGCRL"
     goal_meaning = "hand x, y, z, gripper opening, object x, y, z (reach: hand alone); target drawn by Meta-World"
 
     def __init__(self, task: str, **options: Any) -> None:

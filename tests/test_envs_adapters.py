@@ -275,7 +275,7 @@ def test_ctrl_c_reaches_the_learner_alone(tmp_path):
     assert b"Traceback" not in errors
 
 
-# --- with other projects' packages --------------------------------------------------------------------------------------
+# --- with other projects' packages -----------------------------------------------------------------------------------
 
 ROBOTS = {
     # observation, action, goal, episode_length, success_threshold

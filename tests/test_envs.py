@@ -74,7 +74,9 @@ def test_every_environment_steps_within_its_spaces(name):
         ("pusher_reacher", 17, 3, 7, (14, 15, 16), 0.1, 0.05),
         ("ant_ball", 31, 2, 8, (29, 30), 0.5, 0.05),
         ("ant_push", 31, 2, 8, (0, 1), 0.5, 0.05),
+        ("ant_ball_maze", 31, 2, 8, (29, 30), 0.5, 0.05),
         ("humanoid", 268, 3, 17, (0, 1, 2), 0.5, 0.015),
+        ("humanoid_big_maze_eval", 268, 3, 17, (0, 1, 2), 0.5, 0.015),
     ],
 )
 def test_published_sizes(name, observation, goal, action, indices, threshold, dt):

@@ -40,6 +40,9 @@ def test_names_are_unique_and_all_resolve():
         ("point_maze_eval", "point_u_maze_eval"),
         ("cheetah", "half_cheetah"),
         ("pusher", "pusher_easy"),
+        ("ant_ball_maze", "ant_ball_u_maze"),
+        ("humanoid_maze", "humanoid_u_maze"),
+        ("humanoid_maze_eval", "humanoid_u_maze_eval"),
     ],
 )
 def test_aliases(alias, name):

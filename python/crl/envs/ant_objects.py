@@ -7,11 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from crl.envs.ant import CONTACT_TIME, FLOOR, START_NOISE, WALL, Ant
+from crl.envs.ant import CONTACT_TIME, FLOOR, START_NOISE, WALL, Ant, AntMaze
 from crl.envs.task import Array, Start
 
 BALL_RADIUS = 0.5  # m
 CLEARANCE = 1.5  # m, between the middles of ant and ball: the ant's legs end .95 m from its own
+
+BALL_LAYOUTS: dict[str, str] = {
+    "u": """
+        #####
+        #RGB#
+        ###G#
+        #GGG#
+        #####""",
+    "big": """
+        ########
+        #R.##GG#
+        #..#GGG#
+        ##BGB###
+        #GG#GGG#
+        #G#GG#G#
+        #GGG#GG#
+        ########""",
+}
+"""Mazes to push a ball through, from `B` to `G`."""
 
 # Walls of the pushing task: x, y of the middle and half the sizes of each block, m. With y upwards, 8 m a cell, the ant
 # at the lower left `_` and the box at M:   AABCC / AA_CC / D_M_E / D__FF / GGGFF
@@ -100,6 +119,44 @@ class AntBall(_AntWithBall):
         cosine, sine = np.cos(turn), np.sin(turn)
         x, y = towards.T
         return _with_object(ant, towards + np.stack((cosine * x - sine * y, sine * x + cosine * y), axis=1))
+
+
+class AntBallMaze(_AntWithBall, AntMaze):
+    """Push a ball from the centre of a cell `B` of a maze to that of a goal cell, each drawn uniformly.
+
+    Here the two draws are independent; published ones share their random number. The published environment names a
+    layout that does not exist, and takes the ant's last joint velocity and the ball's x for the ball's x and y.
+
+    Args:
+        name: the environment's name.
+        default: the layout: a key of `BALL_LAYOUTS`.
+        layout: another one in its place, with at least one `B`: a text file, or the grid itself as text.
+        episode_length: steps.
+        fidelity: as for `AntBall`.
+    """
+
+    def __init__(
+        self, name: str, default: str, *, layout: str = "", episode_length: int = 1000, fidelity: str = "fast"
+    ) -> None:
+        super().__init__(
+            name, default, layout=layout or BALL_LAYOUTS[default], episode_length=episode_length, fidelity=fidelity
+        )
+        if not layout:
+            self.maze = replace(self.maze, name=f"{default}_ball")
+        if not len(self.maze.find("B")):
+            raise ValueError(f"layout {self.maze.name}: at least one object cell 'B' is needed, for the ball.")
+        self._describe(
+            "ball",
+            goal_indices=(29, 30),
+            description=f"ant and ball, {self.maze}",
+            start=f"{self.spec.start}; the ball at the centre of a ball cell",
+            goal=f"ball x, y; {self.maze.goal_rule}",
+            source="JaxGCRL envs/ant_ball_maze.py",
+        )
+
+    def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
+        balls = self.maze.centres("B")
+        return _with_object(super().start_at(rng, place, goal), balls[rng.integers(len(balls), size=len(goal))])
 
 
 class AntPush(_AntWithObject):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crl.envs.layouts import Maze, choose
 from crl.envs.spec import EnvSpec
 from crl.envs.task import Array, Start, Task
 
 START_HEIGHT, GOAL_HEIGHT = 1.4, 1.25  # m, of the torso
 FLOOR, WALL = 1, 2  # contact bits
-TIMESTEP, SUBSTEPS = 0.003, 5
+CELL = 2.0  # m, of the mazes
+# On every position (quaternion included, then normalised) and velocity of a start in a maze; gymnasium's. Published
+# starts are always the same: a deterministic policy then has only as many different episodes as the maze has goals.
+MAZE_NOISE = 0.01
 # Where each block of the observation starts. The published model holds the target as a 12th link with two slides, the
 # last of each block: a goal in the state. Here there is no such body, and its entries are 0.
 QVEL, CINERT, CVEL, QFRC_ACTUATOR, END = 26, 51, 171, 243, 268
@@ -33,7 +38,6 @@ class Humanoid(Task):
     """
 
     derived = ("cinert", "cvel")
-    START_NOISE = 0.0
 
     def __init__(self, name: str = "humanoid", *, episode_length: int = 1000, fidelity: str = "fast") -> None:
         if fidelity not in ("fast", "gymnasium"):
@@ -47,7 +51,7 @@ class Humanoid(Task):
             goal_indices=(0, 1, 2),
             episode_length=episode_length,
             success_threshold=0.5,
-            action_repeat=SUBSTEPS,
+            action_repeat=5,
             dt=0.015,
             description="humanoid, goal 1 to 5 m away in any direction",
             observation="0:3 torso position, 3:7 quaternion (w, x, y, z), 7:24 joint angles, 26:49 velocities, "
@@ -71,7 +75,6 @@ class Humanoid(Task):
         physics.set_options(spec, self.fidelity)
         if self.fidelity == "fast":
             spec.option.solver = physics.mujoco.mjtSolver.mjSOL_NEWTON
-            spec.option.timestep = TIMESTEP
             physics.set_contacts(spec.geoms, contype=FLOOR | WALL, conaffinity=0)
             physics.set_contacts([spec.geom("floor")], contype=0, conaffinity=FLOOR)
         return spec
@@ -80,20 +83,9 @@ class Humanoid(Task):
         return 0.4 * action
 
     def start(self, rng: np.random.Generator, count: int) -> Start:
-        qpos, qvel = np.zeros((count, 24)), np.zeros((count, 23))
-        qpos[:, 2], qpos[:, 3] = START_HEIGHT, 1.0
-        goal = self._goal(rng, count)
-        qpos[:, :2] += self._origin()
-        return Start(qpos, qvel, np.column_stack((goal, np.full(count, GOAL_HEIGHT))))
-
-    def _goal(self, rng: np.random.Generator, count: int) -> Array:
-        """x and y of `count` goals."""
+        qpos, qvel = _upright(count)
         distance, angle = rng.uniform(1.0, 5.0, count), rng.uniform(0.0, 2.0 * np.pi, count)
-        return np.stack((distance * np.cos(angle), distance * np.sin(angle)), axis=1)
-
-    def _origin(self) -> Array:
-        """Where the torso starts, (1, 2) for all."""
-        return np.zeros((1, 2))
+        return Start(qpos, qvel, _raised(distance * np.cos(angle), distance * np.sin(angle)))
 
     def observe(self, batch: Any) -> Array:
         model, count = batch.model, len(batch.qpos)
@@ -109,3 +101,68 @@ class Humanoid(Task):
     def terminated(self, observation: Array) -> NDArray[np.bool_]:
         height = observation[:, 2]
         return (height < 1.0) | (height > 2.0)
+
+
+class HumanoidMaze(Humanoid):
+    """Walk through a maze to the centre of a goal cell, drawn uniformly.
+
+    Cells are 2 m wide and walls 1 m high and smooth.
+
+    Args:
+        name: the environment's name.
+        default: the layout: a name in `crl.envs.layouts`.
+        layout: another one in its place: a name, a text file, or the grid itself as text.
+        episode_length: steps.
+        fidelity: as for `Humanoid`.
+    """
+
+    def __init__(
+        self, name: str, default: str, *, layout: str = "", episode_length: int = 1000, fidelity: str = "fast"
+    ) -> None:
+        super().__init__(name, episode_length=episode_length, fidelity=fidelity)
+        self.maze = choose(default, layout, CELL)
+        self.spec = replace(
+            self.spec,
+            description=f"humanoid, {self.maze}",
+            start="centre of a start cell, upright, torso z 1.4 m; U(±.01) on every position and velocity",
+            goal=f"torso x, y, z; {self.maze.goal_rule}, z {GOAL_HEIGHT:g} m",
+            source="JaxGCRL envs/humanoid_maze.py",
+        )
+
+    def build_model(self) -> Any:
+        return self.build_maze(self.maze)
+
+    def build_maze(self, maze: Maze) -> Any:
+        """The compiled model of the humanoid in `maze`."""
+        from crl.envs import physics
+
+        spec = self._robot()
+        if self.fidelity == "fast":
+            physics.add_walls(spec, maze, contype=0, conaffinity=WALL)
+        else:
+            physics.add_walls(spec, maze)
+        return spec.compile()
+
+    def start(self, rng: np.random.Generator, count: int) -> Start:
+        return self.start_at(rng, *self.maze.draw(rng, count))
+
+    def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
+        """Starts around `place` (count, 2), m, for x, y of `goal` (count, 2)."""
+        qpos, qvel = _upright(len(goal))
+        qpos[:, :2] = place
+        qpos += rng.uniform(-MAZE_NOISE, MAZE_NOISE, qpos.shape)
+        qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+        qvel += rng.uniform(-MAZE_NOISE, MAZE_NOISE, qvel.shape)
+        return Start(qpos, qvel, _raised(*goal.T))
+
+
+def _upright(count: int) -> tuple[Array, Array]:
+    """qpos (count, 24) and qvel (count, 23) of the published start, at the origin."""
+    qpos = np.zeros((count, 24))
+    qpos[:, 2], qpos[:, 3] = START_HEIGHT, 1.0
+    return qpos, np.zeros((count, 23))
+
+
+def _raised(x: Array, y: Array) -> Array:
+    """Goals (count, 3) over these points."""
+    return np.stack((x, y, np.full(len(x), GOAL_HEIGHT)), axis=1)

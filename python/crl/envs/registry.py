@@ -9,10 +9,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from crl.envs.ant import Ant, AntMaze
-from crl.envs.ant_objects import AntBall, AntPush
+from crl.envs.ant_objects import BALL_LAYOUTS, AntBall, AntBallMaze, AntPush
 from crl.envs.arms import SCENES, ArmCube, ArmGrasp, ArmReach
 from crl.envs.half_cheetah import HalfCheetah
-from crl.envs.humanoid import Humanoid
+from crl.envs.humanoid import Humanoid, HumanoidMaze
 from crl.envs.layouts import LAYOUTS, is_layout
 from crl.envs.point import PointMaze
 from crl.envs.pusher import FIELDS, Pusher, PusherReacher
@@ -135,6 +135,9 @@ register("pusher_reacher", PusherReacher)
 register("ant", Ant)
 register("ant_random_start", partial(Ant, "ant_random_start", True))
 register("ant_ball", AntBall)
+for _layout in BALL_LAYOUTS:
+    _name = f"ant_ball_{_layout}_maze"
+    register(_name, partial(AntBallMaze, _name, _layout), aliases=["ant_ball_maze"] if _layout == "u" else [])
 register("ant_push", AntPush)
 register("humanoid", Humanoid)
 register("arm_reach", ArmReach)
@@ -142,11 +145,13 @@ register("arm_grasp", ArmGrasp)
 for _scene in SCENES:
     register(_scene, partial(ArmCube, _scene))
 
-MAZE_TASKS: dict[str, TaskFactory] = {"ant": AntMaze, "point": PointMaze}
+MAZE_TASKS: dict[str, TaskFactory] = {"ant": AntMaze, "humanoid": HumanoidMaze, "point": PointMaze}
 """Robots that any layout can be put around: called with the environment's name and a layout's."""
 
+# Other layouts of the humanoid are there by rule.
+_LISTED = {"humanoid": ("u", "u_eval", "big", "big_eval", "hardest", "hardest_eval")}
 for _robot, _task in MAZE_TASKS.items():
-    for _layout in (*LAYOUTS, "hardest_eval"):
+    for _layout in _LISTED.get(_robot, (*LAYOUTS, "hardest_eval")):
         _maze, _suffix = _layout.partition("_")[::2]
         _name = f"{_robot}_{_maze}_maze" + (f"_{_suffix}" if _suffix else "")
         _short = {"u": f"{_robot}_maze", "u_eval": f"{_robot}_maze_eval"}

@@ -23,6 +23,7 @@ class ScriptedEnv:
         self.distances, self.terminated = distances, terminated
         self.num_envs, self.t = len(distances), 0
         self.seeds: list[int | None] = []
+        self.far: list[bool] | None = None
         self.actions: list[np.ndarray[Any, Any]] = []
 
     def _shown(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -32,7 +33,7 @@ class ScriptedEnv:
     def reset(self, *, seed: int | None = None) -> tuple[Any, Any]:
         self.seeds.append(seed)
         self.t = 0
-        return self._shown(), {}
+        return self._shown(), {} if self.far is None else {"far": np.array(self.far)}
 
     def step(self, action: np.ndarray[Any, Any]) -> tuple[Any, Any, Any, Any, Any]:
         self.actions.append(action)
@@ -74,6 +75,24 @@ def test_outcome_of_four_known_episodes() -> None:
     assert outcome.time_at_goal == (2 + 1 + 0 + 4) / 4
     assert outcome.final_distance == pytest.approx((2.0 + 0.2 + 5.0 + 0.1) / 4)
     assert outcome.success_interval == wilson_interval(3, 4)
+
+
+def test_far_goals_are_told_apart() -> None:
+    env = ScriptedEnv([[0.1], [9.0], [0.1], [9.0], [9.0]])
+    env.far = [False, False, True, True, True]
+    outcome = evaluate(ScriptedPolicy(), env, seed=0)
+    assert (outcome.success_rate, outcome.success_rate_far, outcome.num_episodes_far) == (2 / 5, 1 / 3, 3)
+    assert outcome.success_interval_far == wilson_interval(1, 3)
+    low, high = wilson_interval(1, 3)
+    assert {name: value for name, value in outcome.metrics().items() if "far" in name} == {
+        "eval/success_rate_far": 1 / 3,
+        "eval/success_rate_far_low": low,
+        "eval/success_rate_far_high": high,
+    }
+    env.far = [False] * 5
+    assert evaluate(ScriptedPolicy(), env, seed=0).success_rate_far is None  # none was drawn
+    env.far = None
+    assert not [name for name in evaluate(ScriptedPolicy(), env, seed=0).metrics() if "far" in name]
 
 
 def test_an_episode_that_ended_early_counts_no_further() -> None:

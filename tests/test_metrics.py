@@ -137,6 +137,19 @@ def test_resuming_another_version_s_file_is_refused_and_leaves_it(tmp_path: Path
     assert path.read_text() == content
 
 
+def test_resuming_takes_over_a_file_that_measured_less(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("env_steps,updates,eval/success_rate\n10,2,0.5\n20,4,\n30,8,0.7\n")
+    with MetricsWriter(tmp_path, resume_at=(20, 4)) as writer:
+        writer.write(row(40, 9))
+    assert path.read_text().splitlines()[0] == ",".join(METRICS)
+    assert read_metrics(path)[:2] == [
+        {"env_steps": 10, "updates": 2, "eval/success_rate": 0.5},
+        {"env_steps": 20, "updates": 4},
+    ]
+    assert counts(tmp_path) == [(10, 2), (20, 4), (40, 9)]
+
+
 # --- TensorBoard ------------------------------------------------------------------------------------------------------
 
 

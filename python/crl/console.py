@@ -70,6 +70,8 @@ class Reporter:
         """Print the outcome of an evaluation; it stays on screen."""
         low, high = evaluation.success_interval
         self._success = f"success {evaluation.success_rate:.2f} [{low:.2f}, {high:.2f}]"
+        if evaluation.success_rate_far is not None:
+            self._success += f", of far goals {evaluation.success_rate_far:.2f}"
         self.console.print(
             f"eval at {progress.env_steps:,} steps: {self._success}, at end {evaluation.success_at_end:.2f}, "
             f"time at goal {evaluation.time_at_goal:.1f}, final distance {evaluation.final_distance:.3f} "

@@ -24,9 +24,22 @@ class Evaluation:
     """Steps of an episode at the goal, mean over episodes."""
     final_distance: float
     """Distance to the goal in the last step, mean over episodes."""
+    num_episodes_far: int = 0
+    """Episodes whose goal was a far one, where the environment knows such goals (a maze does)."""
+    success_rate_far: float | None = None
+    """Share of these that reached the goal at least once; None where there were none."""
+    success_interval_far: tuple[float, float] | None = None
+    """95 % Wilson score interval of success_rate_far."""
 
     def metrics(self) -> dict[str, float]:
         """The outcome under its names in metrics.csv."""
+        far = {}
+        if self.success_rate_far is not None and self.success_interval_far is not None:
+            far = {
+                "eval/success_rate_far": self.success_rate_far,
+                "eval/success_rate_far_low": self.success_interval_far[0],
+                "eval/success_rate_far_high": self.success_interval_far[1],
+            }
         return {
             "eval/success_rate": self.success_rate,
             "eval/success_rate_low": self.success_interval[0],
@@ -34,6 +47,7 @@ class Evaluation:
             "eval/success_at_end": self.success_at_end,
             "eval/time_at_goal": self.time_at_goal,
             "eval/final_distance": self.final_distance,
+            **far,
         }
 
 
@@ -46,11 +60,13 @@ def evaluate(
 ) -> Evaluation:
     """Run one episode in each world of vector environment `env`, reset from `seed`.
 
-    A world whose episode has ended is not counted further, whatever it does until the others end.
+    A world whose episode has ended is not counted further, whatever it does until the others end. Episodes whose drawn
+    goal is far are counted among all, and once more by themselves: both figures for the cost of one.
 
     Args:
         policy: has `act(observation, goal, deterministic) -> action tensor [N, A]`.
-        env: a `crl.envs` VectorEnv, whose info gives `success` and `distance` [N] after each step.
+        env: a `crl.envs` VectorEnv, whose info gives `success` and `distance` [N] after each step, and perhaps `far`
+            [N] after reset.
         seed: of the starts and goals.
         deterministic: take the mode of the action distribution (published) instead of a sample.
         stop: ends the evaluation when set, from any thread.
@@ -58,7 +74,8 @@ def evaluate(
     Raises:
         Stopped: when `stop` was set before the last episode ended.
     """
-    observation, _ = env.reset(seed=seed)
+    observation, info = env.reset(seed=seed)
+    far = info.get("far", np.zeros(env.num_envs, dtype=bool))
     running = np.ones(env.num_envs, dtype=bool)
     steps_at_goal = np.zeros(env.num_envs, dtype=np.int64)
     success_at_end = np.zeros(env.num_envs, dtype=bool)
@@ -72,7 +89,8 @@ def evaluate(
         success_at_end = np.where(running, info["success"], success_at_end)
         final_distance = np.where(running, info["distance"], final_distance)
         running &= ~(terminated | truncated)
-    reached = int((steps_at_goal > 0).sum())
+    reached, reached_far = int((steps_at_goal > 0).sum()), int((steps_at_goal[far] > 0).sum())
+    num_far = int(far.sum())
     return Evaluation(
         num_episodes=env.num_envs,
         success_rate=reached / env.num_envs,
@@ -80,7 +98,18 @@ def evaluate(
         success_at_end=float(success_at_end.mean()),
         time_at_goal=float(steps_at_goal.mean()),
         final_distance=float(final_distance.mean()),
+        num_episodes_far=num_far,
+        success_rate_far=reached_far / num_far if num_far else None,
+        success_interval_far=wilson_interval(reached_far, num_far) if num_far else None,
     )
+
+
+def world_seed(seed: int) -> int:
+    """The seed with which to make the worlds of an evaluation.
+
+    Where mazes are random, they are then others than those that training with `seed` sees.
+    """
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -38,6 +38,9 @@ METRICS: Mapping[str, str] = {
     "eval/success_at_end": "share of episodes at the goal in their last step",
     "eval/time_at_goal": "steps of an episode at the goal, mean over episodes",
     "eval/final_distance": "distance to the goal in the last step, mean over episodes",
+    "eval/success_rate_far": "eval/success_rate of the episodes whose goal was a far one of a maze",
+    "eval/success_rate_far_low": "lower end of its 95 % Wilson interval",
+    "eval/success_rate_far_high": "upper end of its 95 % Wilson interval",
     "speed/env_steps_per_second": "environment steps per second of wall time since the last row, learning included",
     "speed/updates_per_second": "updates per second of wall time since the last row, collecting included",
 }
@@ -149,14 +152,17 @@ def _drop_rows_after(path: Path, env_steps: int, updates: int) -> None:
     header = list(METRICS)
     with path.open(newline="", encoding="utf-8") as file:
         found, *rows = list(csv.reader(file)) or [[]]
-    if found != header:
+    if found[:2] != header[:2] or not set(found) <= set(header):  # an earlier version may have measured less
         raise CheckpointError(f"{path} has other columns than this version of crl writes: move it away to go on.")
     # A row cut short by a crash has too few cells; it is later than any checkpoint. Both counts matter: a checkpoint
     # made inside a round of updates has the env steps of that round's row, and fewer updates.
-    kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= env_steps and int(row[1]) <= updates]
+    whole = [dict(zip(found, row, strict=True)) for row in rows if len(row) == len(found)]
+    kept = [row for row in whole if int(row["env_steps"]) <= env_steps and int(row["updates"]) <= updates]
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *kept])
+        writer = csv.DictWriter(file, fieldnames=header)
+        writer.writeheader()
+        writer.writerows(kept)
     os.replace(partial, path)
 
 

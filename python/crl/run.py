@@ -14,7 +14,7 @@ from crl.agent import Agent
 from crl.buffer import TrajectoryBuffer
 from crl.config import Resolved, TrainConfig
 from crl.errors import CheckpointError, ConfigError
-from crl.evaluation import Evaluation, evaluate
+from crl.evaluation import Evaluation, evaluate, world_seed
 from crl.policy import Policy
 
 RESUMABLE = ("total_env_steps", "eval_interval", "device", "num_threads", "keep_checkpoints")
@@ -128,7 +128,7 @@ def evaluate_run(run_dir: str | Path, *, seed: int = 0, deterministic: bool = Tr
     env = envs.make(
         settings.eval_env,
         settings.num_eval_episodes,
-        seed=seed,
+        seed=world_seed(seed),
         num_threads=settings.num_threads,
         **settings.eval_env_options,
     )

@@ -25,7 +25,7 @@ from crl.collector import Collector, UniformPolicy
 from crl.config import ROWS_TO_LEARN, TrainConfig
 from crl.console import Reporter
 from crl.errors import CheckpointError, ConfigError
-from crl.evaluation import Evaluation, Stopped, evaluate
+from crl.evaluation import Evaluation, Stopped, evaluate, world_seed
 from crl.metrics import MetricsWriter, RunningMean
 
 CHANCE_MARGIN = 0.1
@@ -130,7 +130,7 @@ class Trainer:
         self.eval_env = envs.make(
             config.eval_env,
             config.num_eval_episodes,
-            seed=config.seed,
+            seed=world_seed(config.seed),
             num_threads=config.num_threads,
             **config.eval_env_options,
         )

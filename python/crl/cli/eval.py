@@ -47,6 +47,10 @@ def command(
         click.echo(json.dumps(dataclasses.asdict(outcome)))
         return
     click.echo(f"success_rate    {outcome.success_rate:.3f}  [{low:.3f}, {high:.3f}] (95 % Wilson)")
+    if outcome.success_rate_far is not None and outcome.success_interval_far is not None:
+        low, high = outcome.success_interval_far
+        far = f"{outcome.success_rate_far:.3f}  [{low:.3f}, {high:.3f}]"
+        click.echo(f"  of far goals  {far} ({outcome.num_episodes_far} episodes)")
     click.echo(f"success_at_end  {outcome.success_at_end:.3f}")
     click.echo(f"time_at_goal    {outcome.time_at_goal:.1f} steps")
     click.echo(f"final_distance  {outcome.final_distance:.3f}")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crl.envs.layouts import Maze, choose
+from crl.envs.maze_task import MazeTask
 from crl.envs.spec import EnvSpec
 from crl.envs.task import Array, Start, Task
 
@@ -105,7 +106,7 @@ class Ant(Task):
         return (height < 0.2) | (height > 1.0)
 
 
-class AntMaze(Ant):
+class AntMaze(MazeTask, Ant):
     """Walk through a maze to the centre of a goal cell, drawn uniformly.
 
     Args:
@@ -127,25 +128,17 @@ class AntMaze(Ant):
             source="scaling-crl envs/ant_maze.py",
         )
 
-    def build_model(self) -> Any:
-        return self.build_maze(self.maze)
-
-    def build_maze(self, maze: Maze) -> Any:
-        """The compiled model of the ant in `maze`."""
+    def build_maze(self, maze: Maze, boxes: int = 0) -> Any:
         from crl.envs import physics
 
         spec = self._robot()
         if self.fidelity == "fast":
-            physics.add_walls(spec, maze, contype=0, conaffinity=WALL)
+            physics.add_walls(spec, maze, contype=0, conaffinity=WALL, boxes=boxes)
         else:
-            physics.add_walls(spec, maze)
+            physics.add_walls(spec, maze, boxes=boxes)
         return spec.compile()
 
-    def start(self, rng: np.random.Generator, count: int) -> Start:
-        return self.start_at(rng, *self.maze.draw(rng, count))
-
     def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
-        """Starts around `place` (count, 2), m, for `goal` (count, 2)."""
         qpos, qvel = _standing(rng, len(goal))
         qpos[:, :2] += place
         return Start(qpos, qvel, goal)

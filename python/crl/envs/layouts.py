@@ -401,6 +401,14 @@ class Maze:
             far = np.array([list(row) for row in self.far_rows]) == "G"
         return far
 
+    def is_far(self, places: Places) -> NDArray[np.bool_] | None:
+        """(count,) whether `places`, (count, 2) in m, lie in cells of far goals; None where goals are strides away."""
+        if self.strides:
+            return None
+        i, j = np.clip(np.rint(places / self.cell).astype(np.intp), 0, np.array(self.grid.shape) - 1).T
+        far: NDArray[np.bool_] = self.far[i, j]
+        return far
+
     def far_goals(self) -> Maze:
         """This maze with only its far goals: those published, or whose walk is longer than the median goal's.
 

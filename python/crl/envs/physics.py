@@ -40,6 +40,7 @@ DIVERGENCE_WARNINGS = [
 ]
 # What a step leaves derived fields at: the state before its last physics step, or that after it.
 BEHIND, CURRENT = mujoco.mjtStage.mjSTAGE_NONE, mujoco.mjtStage.mjSTAGE_VEL
+NOBODY = 1 << 30  # a contact bit that no geom answers
 LARGEST_VALUE = float(mujoco.mjMAXVAL)  # beyond it, at the next step
 
 
@@ -61,9 +62,16 @@ def set_options(spec: Any, fidelity: str) -> None:
         spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
 
 
-def add_walls(spec: Any, maze: Maze, *, contype: int = 1, conaffinity: int = 1) -> None:
-    """Add a maze's walls, half a cell high."""
+def add_walls(spec: Any, maze: Maze, *, contype: int = 1, conaffinity: int = 1, boxes: int = 0) -> None:
+    """Add a maze's walls, half a cell high, and where they are fewer than `boxes`, as many that nothing can touch.
+
+    Mazes with as many boxes make models of the same sizes, as `Task.build_worlds` needs.
+    """
     cell = maze.cell
+    for number in range(len(maze.walls()), boxes):
+        # Inside the corner's wall. With no contact bit at all it would not be in the tree of bounding volumes, whose
+        # size is one of those that must be the same.
+        add_wall(spec, f"wall_{number}", (0.0, 0.0), (0.01, 0.01), 0.01, contype=NOBODY, conaffinity=0)
     for number, (top, bottom, left, right) in enumerate(maze.walls()):
         centre = 0.5 * (top + bottom) * cell, 0.5 * (left + right) * cell
         half_sizes = 0.5 * (bottom - top + 1) * cell, 0.5 * (right - left + 1) * cell

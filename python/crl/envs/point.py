@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from crl.envs.layouts import Maze, choose
+from crl.envs.maze_task import MazeTask
 from crl.envs.spec import EnvSpec
-from crl.envs.task import Array, Start, Task
+from crl.envs.task import Array, Start
 
 # Nothing moves vertically, so gravity and the floor do not act; walls stop the sphere but do not brake it. Nothing
 # else does: with damping, as published none, random actions barely leave the first cells of a maze.
@@ -39,7 +40,7 @@ MJCF = """
 START_NOISE = 1.0
 
 
-class PointMaze(Task):
+class PointMaze(MazeTask):
     """Drive a sphere with two force motors to the centre of a goal cell, drawn uniformly.
 
     Args:
@@ -68,21 +69,13 @@ class PointMaze(Task):
             source="JaxGCRL envs/simple_maze.py",
         )
 
-    def build_model(self) -> Any:
-        return self.build_maze(self.maze)
-
-    def build_maze(self, maze: Maze) -> Any:
-        """The compiled model of the point in `maze`."""
+    def build_maze(self, maze: Maze, boxes: int = 0) -> Any:
         from crl.envs import physics
 
         spec = physics.mujoco.MjSpec.from_string(MJCF.format(timestep=self.spec.dt / self.spec.action_repeat))
-        physics.add_walls(spec, maze)
+        physics.add_walls(spec, maze, boxes=boxes)
         return spec.compile()
 
-    def start(self, rng: np.random.Generator, count: int) -> Start:
-        return self.start_at(rng, *self.maze.draw(rng, count))
-
     def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
-        """Starts around `place` (count, 2), m, for `goal` (count, 2)."""
         qpos = place + rng.uniform(-START_NOISE, START_NOISE, place.shape)
         return Start(qpos, np.zeros_like(qpos), goal)

@@ -16,6 +16,7 @@ from crl.envs.humanoid import Humanoid, HumanoidMaze
 from crl.envs.layouts import LAYOUTS, is_layout
 from crl.envs.point import PointMaze
 from crl.envs.pusher import FIELDS, Pusher, PusherReacher
+from crl.envs.random_mazes import AntRandomMaze, PointRandomMaze
 from crl.envs.reacher import Reacher
 from crl.envs.task import Task
 from crl.errors import ConfigError, nearest
@@ -156,3 +157,6 @@ for _robot, _task in MAZE_TASKS.items():
         _name = f"{_robot}_{_maze}_maze" + (f"_{_suffix}" if _suffix else "")
         _short = {"u": f"{_robot}_maze", "u_eval": f"{_robot}_maze_eval"}
         register(_name, partial(_task, _name, _layout), aliases=[_short[_layout]] if _layout in _short else [])
+for _name, _task in (("ant_random_maze", AntRandomMaze), ("point_random_maze", PointRandomMaze)):
+    register(_name, partial(_task, _name))
+    register(f"{_name}_eval", partial(_task, f"{_name}_eval", True))

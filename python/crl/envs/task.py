@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,9 +34,19 @@ class Task(ABC):
     """Fields beside the state that `observe` reads, such as `xpos` or `cvel`: the engine keeps those of the stages
     position and velocity current, at the cost of computing them once more a step."""
 
+    differs_by_world: bool = False
+    """Whether each world has a model of its own, from `build_worlds`; `start_in` then knows which world it is."""
+
     @abstractmethod
     def build_model(self) -> Any:
         """Return the compiled `mujoco.MjModel`; its timestep times `spec.action_repeat` is `spec.dt`."""
+
+    def build_worlds(self, seeds: NDArray[np.uint64]) -> Sequence[Any]:
+        """Where worlds differ: a compiled model for each, which its seed alone decides, as large as `build_model`'s.
+
+        Called before the first start, and again when a saved state is of other worlds.
+        """
+        raise TypeError(f"{type(self).__name__}.differs_by_world needs a build_worlds")
 
     def control(self, action: Array) -> Array:
         """Controls (num_envs, model.nu) for actions in [-1, 1]; by default the actions themselves."""
@@ -44,6 +55,10 @@ class Task(ABC):
     @abstractmethod
     def start(self, rng: np.random.Generator, count: int) -> Start:
         """Draw `count` fresh starts and goals."""
+
+    def start_in(self, rng: np.random.Generator, worlds: NDArray[np.intp]) -> Start:
+        """Draw fresh starts and goals in `worlds`, indices (count,); by default, as `start` does in any."""
+        return self.start(rng, len(worlds))
 
     def observe(self, batch: Any) -> Array:
         """Observation (num_envs, observation_dim) of a `mujoco.batch.Batch`; by default positions, then velocities.
@@ -66,6 +81,10 @@ class Task(ABC):
         difference = achieved_goal - desired_goal
         distance: Array = np.sqrt(np.square(difference).sum(axis=1))
         return distance
+
+    def far(self, goal: Array) -> NDArray[np.bool_] | None:
+        """(num_envs,) whether each world's goal is a far one, on which success is also told apart; by default None."""
+        return None
 
     def goal_markers(self, goal: Array) -> Array:
         """(count, markers, 3) where pictures show goals (count, goal_dim), as spheres of the success radius.

@@ -17,6 +17,7 @@ from crl.envs.task import Task
 Observation = dict[str, NDArray[np.float32]]
 Info = dict[str, NDArray[Any]]
 _WORD = (1 << 64) - 1
+_WORLDS = 1  # beside the seed: the stream from which worlds that differ are made
 
 
 class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
@@ -31,14 +32,15 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
     draws a fresh start and goal.
 
     `info` holds `success` (bool), `distance` (float32, to the goal) and `diverged` (bool), each (num_envs,). Where
-    the physics diverged the episode is terminated with its last sound observation; `diverged_total` counts them.
+    the physics diverged the episode is terminated with its last sound observation; `diverged_total` counts them. That
+    of `reset` also holds `far` (bool), where the task knows goals that are far.
 
     Not to be used from several Python threads at once.
 
     Args:
         task: what to simulate.
         num_envs: worlds.
-        seed: of starts and goals, until `reset` is given another.
+        seed: of starts and goals, until `reset` is given another; and, where worlds differ, of the worlds, for good.
         num_threads: physics threads; None for one per CPU. Results do not depend on it.
 
     Raises:
@@ -61,6 +63,9 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self.batch = Batch(model, num_envs, self.num_threads)
         for field in task.derived:
             self.batch.bind(field)
+        self._world_seeds = np.empty(0, dtype=np.uint64)
+        if task.differs_by_world:
+            self._build_worlds(np.random.default_rng([seed, _WORLDS]).integers(_WORD, size=num_envs, dtype=np.uint64))
         self._stage = CURRENT if task.derived else BEHIND
         # The first row of a world's life: every field of the state that a start does not set.
         self._initial_state = self.batch.state[0].copy()
@@ -87,7 +92,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
 
     @property
     def model(self) -> Any:
-        """The `mujoco.MjModel` of every world."""
+        """The `mujoco.MjModel` of every world; where worlds differ, `batch.get_model(world)` is that of one."""
         return self.batch.model
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
@@ -111,7 +116,9 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self._done = np.zeros(self.num_envs, dtype=np.bool_)
         self._observation = self._observe()
         observation, success, distance = self._evaluate()
-        return observation, {"success": success, "distance": distance, "diverged": np.zeros_like(success)}
+        far = self.task.far(self._goal)
+        info = {"success": success, "distance": distance, "diverged": np.zeros_like(success)}
+        return observation, info if far is None else {**info, "far": far}
 
     def step(
         self, actions: ArrayLike
@@ -151,9 +158,13 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         info = {"success": success, "distance": distance, "diverged": diverged}
         return result, success.astype(np.float64), terminated, truncated, info
 
+    def _build_worlds(self, seeds: NDArray[np.uint64]) -> None:
+        self.batch.set_models(self.task.build_worlds(seeds))
+        self._world_seeds = seeds
+
     def _begin(self, worlds: NDArray[np.intp]) -> None:
         """Put these worlds at the first moment of a new episode."""
-        start = self.task.start(self.np_random, len(worlds))
+        start = self.task.start_in(self.np_random, worlds)
         self.batch.state[worlds] = self._initial_state  # the solver's warm start, time and controls too
         self.batch.qpos[worlds] = start.qpos
         self.batch.qvel[worlds] = start.qvel
@@ -229,7 +240,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Everything that decides the future: physics, goals, episodes, random numbers; arrays only."""
-        return {
+        state = {
             "name": np.frombuffer(self.env_spec.name.encode(), dtype=np.uint8).copy(),
             "physics": self.batch.state.copy(),
             "goal": self._goal.copy(),
@@ -239,6 +250,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
             "rng": _pack_rng(self.np_random),
             "counters": np.array([self._started, self.diverged_total], dtype=np.int64),
         }
+        return {**state, "world_seeds": self._world_seeds.copy()} if self.task.differs_by_world else state
 
     def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
         """Continue from `state_dict()` of a VectorEnv of the same task and size, bit for bit.
@@ -260,6 +272,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
                     f"state[{key!r}]: expected {expected.dtype} {expected.shape}, got {got.dtype} {got.shape}; "
                     "was it saved with another num_envs or MuJoCo?"
                 )
+        if self.task.differs_by_world and (state["world_seeds"] != self._world_seeds).any():
+            self._build_worlds(state["world_seeds"].copy())
         self.batch.state[:] = state["physics"]
         self._goal, self._steps = state["goal"].copy(), state["steps"].copy()
         self._done, self._observation = state["done"].copy(), state["observation"].copy()

@@ -151,3 +151,59 @@ def test_an_evaluation_is_in_other_mazes_than_training(tiny):
     with trainer.Trainer(resolved, run.create(resolved), Quiet(), Quiet().stop, None) as made:
         train_mazes, eval_mazes = ({maze.rows for maze in env.task.mazes} for env in (made.env, made.eval_env))
     assert not train_mazes & eval_mazes
+
+
+ROOMS = ("point_spiral_11x11", "point_nine_rooms")
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_point_in_rooms_starts_and_goes_anywhere(name):
+    env = envs.make(name, 3000, seed=0, num_threads=1)
+    observation, info = env.reset()
+    start, goal = observation["observation"], observation["desired_goal"]
+    assert np.linalg.norm(start - goal, axis=1).min() > 1
+    assert "far" not in info
+    free = env.task.maze.grid != "#"
+    for places in (start, goal):
+        cells = np.rint(places).astype(int)
+        assert np.abs(places - cells).max() <= 0.3 + 1e-6
+        assert set(map(tuple, cells.tolist())) == set(map(tuple, np.argwhere(free).tolist()))
+
+
+@pytest.mark.parametrize(("name", "start", "goal"), [(ROOMS[0], 5, 10), (ROOMS[1], 1, 15)])
+def test_the_single_goal_is_the_farthest_corner(name, start, goal):
+    observation, info = envs.make(f"{name}_single_eval", 50, seed=0, num_threads=1).reset()
+    assert np.abs(observation["observation"] - start).max() <= 0.3 + 1e-6
+    assert np.abs(observation["desired_goal"] - goal).max() <= 0.3 + 1e-6
+    assert info["far"].all()
+
+
+def test_a_point_moves_by_its_action_and_walls_hold_it():
+    env = envs.make(ROOMS[0], 32, seed=0, num_threads=1)
+    observation, _ = env.reset()
+    rng = np.random.default_rng(0)
+    walls = env.task.maze.grid == "#"
+    for _ in range(30):
+        before = observation["observation"]
+        action = rng.choice([-1.0, 1.0], (32, 2))
+        observation, *_ = env.step(action)
+        moved = observation["observation"] - before
+        assert np.abs(moved).max() < 1.1
+        assert not walls[tuple(np.rint(observation["observation"]).astype(int).T)].any()
+    env.reset()
+    env.batch.qpos[:], env.batch.qvel[:] = [1, 3], 0
+    along = [env.step(np.tile([0.0, 0.7], (32, 1)))[0]["observation"][0, 1] for _ in range(4)]
+    np.testing.assert_allclose(np.diff(along), 0.7, atol=1e-3)
+
+
+def test_a_hand_written_policy_walks_the_spiral_in_time():
+    env = envs.make("point_spiral_11x11_single_eval", 4, seed=0, num_threads=1)
+    path = env.task.maze.corridor.astype(float)
+    observation, _ = env.reset()
+    leg, reached = np.zeros(4, dtype=int), np.zeros(4, dtype=bool)
+    for _ in range(env.env_spec.episode_length):
+        place = observation["observation"]
+        leg += (np.abs(place - path[leg]).max(axis=1) < 0.3) & (leg < len(path) - 1)
+        observation, *_, info = env.step(np.clip(path[leg] - place, -1, 1))
+        reached |= info["success"]
+    assert reached.all()

@@ -72,7 +72,7 @@ def test_rules_do_not_stretch(typed):
 
 def test_layout_is_an_option_of_every_maze():
     grid = "#####\n#R.G#\n#####"
-    assert "3 by 5 cells of 4 m, 1 goals" in envs.spec("ant_maze", layout=grid).description
+    assert "3 by 5 cells of 4 m, 1 goal" in envs.spec("ant_maze", layout=grid).description
     env = envs.make("point_u_maze", 2, layout=grid)
     assert env.reset()[0]["desired_goal"].tolist() == [[4, 12], [4, 12]]
     assert "maze u3" in envs.spec("point_maze_eval", layout="u3").description

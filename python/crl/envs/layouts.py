@@ -287,7 +287,7 @@ class Maze:
                 return replace(maze, strides=distances, far_rows=(), name=name)
             goals = np.isin(maze.steps_from_start, distances)
             grid = np.where(goals, "G", np.where(maze.grid == "G", ".", maze.grid))
-            return replace(maze, rows=_joined(grid), name=name)
+            return replace(maze, rows=_joined(grid), far_rows=_joined(np.where(maze.far, "G", ".")), name=name)
         text = LAYOUTS.get(name) or ROOMS.get(name)
         base = name.removesuffix("_eval")
         if text is None and base == name:
@@ -329,7 +329,8 @@ class Maze:
 
     def __str__(self) -> str:
         rows, columns = self.grid.shape
-        goals = "" if self.strides else f", {len(self.find('G'))} goals"
+        count = len(self.find("G"))
+        goals = "" if self.strides else f", {count} goal{'s' * (count > 1)}"
         return f"maze {self.name}, {rows} by {columns} cells of {self.cell:g} m{goals}"
 
     @property

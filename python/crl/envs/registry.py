@@ -15,6 +15,7 @@ from crl.envs.half_cheetah import HalfCheetah
 from crl.envs.humanoid import Humanoid, HumanoidMaze
 from crl.envs.layouts import LAYOUTS, is_layout
 from crl.envs.point import PointMaze
+from crl.envs.point_rooms import PointRooms
 from crl.envs.pusher import FIELDS, Pusher, PusherReacher
 from crl.envs.random_mazes import AntRandomMaze, PointRandomMaze
 from crl.envs.reacher import Reacher
@@ -157,6 +158,11 @@ for _robot, _task in MAZE_TASKS.items():
         _name = f"{_robot}_{_maze}_maze" + (f"_{_suffix}" if _suffix else "")
         _short = {"u": f"{_robot}_maze", "u_eval": f"{_robot}_maze_eval"}
         register(_name, partial(_task, _name, _layout), aliases=[_short[_layout]] if _layout in _short else [])
+for _name, _layout, _farthest in (("point_spiral_11x11", "spiral_11x11", 54), ("point_nine_rooms", "nine_rooms", 28)):
+    register(_name, partial(PointRooms, _name, _layout))
+    register(f"{_name}_eval", partial(PointRooms, f"{_name}_eval", f"{_layout}_eval"))
+    _single = f"{_name}_single_eval"
+    register(_single, partial(PointRooms, _single, f"{_layout}_eval_{_farthest}f"))
 for _name, _task in (("ant_random_maze", AntRandomMaze), ("point_random_maze", PointRandomMaze)):
     register(_name, partial(_task, _name))
     register(f"{_name}_eval", partial(_task, f"{_name}_eval", True))

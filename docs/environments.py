@@ -106,7 +106,7 @@ def draw(name: str) -> None:
     env.reset(seed=SEED)
     for _ in range(5):
         observation = env.step(env.action_space.sample() * 0)[0]
-    with Scene(env.task, [env.model], SIZE) as scene:
+    with Scene(env.task, [env.batch.get_model(0)], SIZE) as scene:
         picture = scene.draw(env.batch.state[0], observation["desired_goal"][0])
     env.close()
     Image.fromarray(picture).save(IMAGES / f"{name}.jpg", quality=QUALITY)

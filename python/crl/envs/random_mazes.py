@@ -94,7 +94,8 @@ class RandomMazes(MazeTask):
         return self.build_maze(self.maze, self._boxes)
 
     def build_worlds(self, seeds: NDArray[np.uint64]) -> Sequence[Any]:
-        drawn = [random_maze(np.random.default_rng(seed), self._size, self._loops) for seed in seeds]
+        cell = self.maze.cell
+        drawn = [random_maze(np.random.default_rng(seed), self._size, self._loops, cell) for seed in seeds]
         self.mazes = [maze.far_goals() for maze in drawn] if self._only_far else drawn
         goals = [maze.centres("G") for maze in self.mazes]
         self._num_goals = np.array([len(centres) for centres in goals])
@@ -107,7 +108,7 @@ class RandomMazes(MazeTask):
         return self.start_at(rng, self._starts[worlds], goal)
 
     def far(self, goal: Array) -> NDArray[np.bool_]:
-        places = zip(self.mazes, np.rint(goal / self.maze.cell).astype(int), strict=True)
+        places = zip(self.mazes, np.rint(goal[:, :2] / self.maze.cell).astype(int), strict=True)
         return np.array([maze.far[tuple(cell)] for maze, cell in places])
 
 

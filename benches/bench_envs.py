@@ -51,20 +51,20 @@ def measure_steps(benchmark, step, actions):
 
 
 @pytest.mark.parametrize("num_envs", [64, *large(256, 1024)])
-@pytest.mark.parametrize("name", ["ant_u_maze", "ant", "reacher", "point_u_maze"])
+@pytest.mark.parametrize("name", ["ant_u_maze", "ant", "humanoid", "reacher", "point_u_maze"])
 def test_worlds(benchmark, name, num_envs):
     benchmark.group = "env steps"
     measure(benchmark, envs.make(name, num_envs))
 
 
-@pytest.mark.parametrize("name", [*large("ant_u_maze"), "ant"])
+@pytest.mark.parametrize("name", [*large("ant_u_maze", "humanoid"), "ant"])
 def test_worlds_at_gymnasiums_fidelity(benchmark, name):
     benchmark.group = "env steps"
     measure(benchmark, envs.make(name, 256, fidelity="gymnasium"))
 
 
 @pytest.mark.parametrize("vectorization", ["sync", *large("async")])
-@pytest.mark.parametrize("name", ["Ant-v5", "Reacher-v5"])
+@pytest.mark.parametrize("name", ["Ant-v5", *large("Humanoid-v5"), "Reacher-v5"])
 def test_gymnasiums_own(benchmark, name, vectorization):
     benchmark.group = "env steps"
     measure(benchmark, gymnasium.make_vec(name, num_envs=16, vectorization_mode=vectorization))
@@ -112,7 +112,7 @@ def cpu_seconds(work):
     return time.process_time() - start
 
 
-@pytest.mark.parametrize("name", [*large("ant_u_maze", "ant"), "reacher", "point_u_maze"])
+@pytest.mark.parametrize("name", [*large("ant_u_maze", "ant", "humanoid"), "reacher", "point_u_maze"])
 def test_share_of_bare_physics(benchmark, name):
     """One thread, 256 worlds: the whole `step` beside MuJoCo's own C loop over the same states and actions."""
     benchmark.group = "share of bare mj_step"
@@ -120,7 +120,8 @@ def test_share_of_bare_physics(benchmark, name):
     env.reset(seed=0)
     actions = actions_of(env.action_space)
     # One control step is held for action_repeat physics steps.
-    controls = np.repeat(actions.swapaxes(0, 1), env.env_spec.action_repeat, axis=1).astype(np.float64)
+    controls = np.stack([env.task.control(action) for action in actions], axis=1)
+    controls = np.repeat(controls, env.env_spec.action_repeat, axis=1).astype(np.float64)
     size = 1 + env.model.nq + env.model.nv  # time, positions, velocities: a rollout's initial state
     data, rollout = MjData(env.model), Rollout(nthread=0)
     record = np.empty((256, controls.shape[1], size))
@@ -148,5 +149,5 @@ def test_share_of_bare_physics(benchmark, name):
         cpu_us_per_env_step=round(1e6 * median(whole_times) / steps, 2),
         bare_cpu_us_per_env_step=round(1e6 * median(bare_times) / steps, 2),
     )
-    if name == "ant_u_maze":
+    if name in ("ant_u_maze", "humanoid"):
         assert share >= 0.85

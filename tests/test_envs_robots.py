@@ -155,6 +155,14 @@ def test_pusher_draws_again_until_the_law_holds():
     assert 0.05 < (apart < 0.17).mean() < 0.5  # and there is something to draw again
 
 
+def test_each_object_has_a_marker_at_its_goal():
+    env = envs.make("pusher2", 2)
+    goal = env.reset()[0]["desired_goal"]
+    markers = env.task.goal_markers(goal)
+    assert markers.shape == (2, 2, 3)
+    np.testing.assert_array_equal(markers[1, 1], goal[1, 3:])
+
+
 def test_pusher_reacher_goals():
     goal = start_of("pusher_reacher")["desired_goal"]
     assert is_uniform(goal[:, 0], 0.25, 0.65)

@@ -10,6 +10,7 @@ import numpy as np
 from crl.envs.ant import CONTACT_TIME, FLOOR, START_NOISE, WALL, Ant, AntMaze
 from crl.envs.task import Array, Start
 
+COLOUR = [0.85, 0.35, 0.2, 1.0]  # of ball and box
 BALL_RADIUS = 0.5  # m
 CLEARANCE = 1.5  # m, between the middles of ant and ball: the ant's legs end .95 m from its own
 
@@ -77,6 +78,7 @@ class _AntWithBall(_AntWithObject):
             mass=0.576,
             contype=WALL if fast else 0,
             conaffinity=WALL if fast else 1,
+            rgba=COLOUR,
         )
         if fast:
             spec.geom("ball").solref = [CONTACT_TIME, 1.0]
@@ -192,6 +194,7 @@ class AntPush(_AntWithObject):
             size=BOX_HALF_SIZES,
             contype=FLOOR | WALL if fast else 1,
             conaffinity=WALL if fast else 1,
+            rgba=COLOUR,
         )
         for name, (centre, half_sizes) in BLOCKS.items():
             contacts = {"contype": 0, "conaffinity": WALL} if fast else {}

@@ -97,6 +97,7 @@ def add_wall(
         contype=contype,
         conaffinity=conaffinity,
         rgba=[0.65, 0.6, 0.55, 1.0],
+        material="",  # that of the robot's parts, by default, would hide the colour
     )
 
 

@@ -12,6 +12,7 @@ from crl.envs.task import Array, Start, Task
 
 BASE_Y = -0.6  # m, of the shoulder; its x is 0
 SHOULDER, UPPER_ARM, FOREARM = 0.1, 0.4, 0.321  # m, links between the axes of pan, lift, elbow and wrist
+COLOURS = (0.85, 0.35, 0.2, 1.0), (0.2, 0.45, 0.85, 1.0)  # of the first and the second object
 OBJECT_HEIGHT = -0.275  # m, of the objects' middle; the table lies at -.325
 SEPARATION = 0.17  # m, between an object and its goal when an episode starts
 
@@ -96,7 +97,9 @@ class Pusher(Task):
             spec.delete(spec.body(body))
         # As published, the wrist alone touches the table and the objects.
         physics.set_contacts(spec.body("r_wrist_roll_link").geoms, contype=0, conaffinity=1)
-        physics.set_contacts([spec.geom("table")], contype=1, conaffinity=0)
+        table = spec.geom("table")
+        physics.set_contacts([table], contype=1, conaffinity=0)
+        table.rgba = [0.8, 0.76, 0.7, 1.0]
         for number in range(len(self.objects)):
             body = spec.worldbody.add_body(name=f"object_{number}", pos=[0.0, 0.0, OBJECT_HEIGHT])
             physics.add_slides(body, "yx", armature=0.04, damping=0.5)
@@ -107,6 +110,7 @@ class Pusher(Task):
                 mass=0.002,
                 contype=1,
                 conaffinity=0,
+                rgba=COLOURS[number],
             )
         return spec.compile()
 
@@ -138,6 +142,9 @@ class Pusher(Task):
         observation[:, 10:end] = _raised(batch.qpos[:, 7:].reshape(len(angle), -1, 2)[:, :, ::-1])
         observation[:, end:] = batch.qvel[:, :7]
         return observation
+
+    def goal_markers(self, goal: Array) -> Array:
+        return goal.reshape(len(goal), -1, 3)
 
     def distance(self, achieved_goal: Array, desired_goal: Array) -> Array:
         difference = (achieved_goal - desired_goal).reshape(len(achieved_goal), -1, 3)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crl.envs.layouts import Maze, choose
+from crl.envs.maze_task import MazeTask
 from crl.envs.spec import EnvSpec
 from crl.envs.task import Array, Start, Task
 
@@ -111,7 +112,7 @@ class Humanoid(Task):
         return (height < 1.0) | (height > 2.0)
 
 
-class HumanoidMaze(Humanoid):
+class HumanoidMaze(MazeTask, Humanoid):
     """Walk through a maze to the centre of a goal cell, drawn uniformly.
 
     Cells are 2 m wide and walls 1 m high and smooth.
@@ -137,31 +138,26 @@ class HumanoidMaze(Humanoid):
             source="JaxGCRL envs/humanoid_maze.py",
         )
 
-    def build_model(self) -> Any:
-        return self.build_maze(self.maze)
-
-    def build_maze(self, maze: Maze) -> Any:
-        """The compiled model of the humanoid in `maze`."""
+    def build_maze(self, maze: Maze, boxes: int = 0) -> Any:
         from crl.envs import physics
 
         spec = self._robot()
         if self.fidelity == "fast":
-            physics.add_walls(spec, maze, contype=0, conaffinity=WALL)
+            physics.add_walls(spec, maze, contype=0, conaffinity=WALL, boxes=boxes)
         else:
-            physics.add_walls(spec, maze)
+            physics.add_walls(spec, maze, boxes=boxes)
         return spec.compile()
 
-    def start(self, rng: np.random.Generator, count: int) -> Start:
-        return self.start_at(rng, *self.maze.draw(rng, count))
-
     def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
-        """Starts around `place` (count, 2), m, for x, y of `goal` (count, 2)."""
         qpos, qvel = _upright(len(goal))
         qpos[:, :2] = place
         qpos += rng.uniform(-MAZE_NOISE, MAZE_NOISE, qpos.shape)
         qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
         qvel += rng.uniform(-MAZE_NOISE, MAZE_NOISE, qvel.shape)
         return Start(qpos, qvel, _raised(*goal.T))
+
+    def far(self, goal: Array) -> NDArray[np.bool_] | None:
+        return super().far(goal[:, :2])
 
 
 def _upright(count: int) -> tuple[Array, Array]:

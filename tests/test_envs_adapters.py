@@ -307,6 +307,8 @@ NOISE = (
 @pytest.mark.filterwarnings(*NOISE)
 @pytest.mark.parametrize("name", ROBOTS)
 def test_what_is_known_of_other_projects_holds(name):
+    if name.startswith("metaworld"):
+        pytest.importorskip("metaworld")  # no extra has it: docs/adapters.md says why
     spec = envs.spec(name)
     sizes = (spec.observation_dim, spec.action_dim, spec.goal_dim, spec.episode_length, spec.success_threshold)
     assert sizes == ROBOTS[name]
@@ -337,6 +339,8 @@ def test_what_is_known_of_other_projects_holds(name):
 @pytest.mark.filterwarnings(*NOISE)
 def test_moving_to_the_goal_succeeds(name):
     """Both arms take displacements of the hand as actions: a hand-written policy, and success follows from distance."""
+    if name.startswith("metaworld"):
+        pytest.importorskip("metaworld")
     env = envs.make(name, 4, seed=0, workers=0)
     shown, _ = env.reset()
     for _ in range(45):
@@ -352,4 +356,4 @@ def test_commands_of_the_page():
     for words in (["envs", "gymnasium:FetchReach-v4"], ["train", "--env", "gymnasium:FetchReach-v4", "--dry-run"]):
         done = CliRunner().invoke(main, words)
         assert done.exit_code == 0, done.output
-    assert "recipe for adapted environments" in done.output
+    assert "recipe adapted" in done.output

@@ -314,7 +314,7 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
         fill(PRESETS[config.preset], f"preset {config.preset}")
     fill(RECIPES.get(values["env"], {}), f"recipe {values['env']}")
     if envs.is_adapted(spec.name):
-        fill(adapted_recipe(spec.episode_length), "recipe for adapted environments")
+        fill(adapted_recipe(spec.episode_length), "recipe adapted")
     kind = "cpu" if device == "cpu" else "cuda"
     for sizes in device_sizes(kind, values):
         fill(sizes, f"sizes for {kind}")

@@ -40,14 +40,20 @@ def describe(env: gymnasium.Env[Any, Any], name: str, *, success_threshold: floa
         ValueError: it is no such environment, has no time limit, or does not tell success.
     """
 
+    # A maze has its robot as an environment within.
+    within = [value for value in vars(env.unwrapped).values() if isinstance(value, gymnasium.Env)]
+
     def attribute(names: Sequence[str], default: Any) -> Any:
-        return next((env.get_wrapper_attr(name) for name in names if env.has_wrapper_attr(name)), default)
+        told = (
+            owner.get_wrapper_attr(name) for name in names for owner in (env, *within) if owner.has_wrapper_attr(name)
+        )
+        return next(told, default)
 
     sizes = _sizes(env.observation_space, env.action_space, name)
     if env.spec is None or not env.spec.max_episode_steps:
         raise ValueError(f"{name} has no time limit: give episode_length")
     env.reset(seed=0)
-    info = env.step(np.zeros(env.action_space.shape or (), env.action_space.dtype))[4]
+    info = env.step(env.action_space.sample())[4]
     key = next((key for key in SUCCESS_KEYS if key in info), None)
     threshold = float(success_threshold or attribute(["distance_threshold"], 0.0))
     if key is None and not threshold:

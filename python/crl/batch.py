@@ -23,7 +23,7 @@ class Batch(Generic[T]):
     action: T
     """[B, *action]: the action taken there."""
     goal: T
-    """[B, *achieved_goal]: what was achieved `offset` rows later."""
+    """[B, *achieved_goal]: what was achieved `offset` rows later; the observation, where rows keep no achieved goal."""
     offset: T
     """[B], int32: rows from the row to its goal, at least 1; 0 for a goal of the strategy "random"."""
     extras: dict[str, T] = field(default_factory=dict)

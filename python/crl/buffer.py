@@ -32,7 +32,8 @@ class TrajectoryBuffer:
         capacity: rows in all; each environment keeps `capacity // num_envs`, at least 2, and then the oldest row
             makes room for the newest. Memory is taken as rows come in.
         observation, action, achieved_goal: shape of one row, or (shape, dtype). The default dtype is float32; float16,
-            float64, uint8 and the other integers and bool are welcome.
+            float64, uint8 and the other integers and bool are welcome. Where `achieved_goal` is None, rows have no such
+            column, and goals are whole observations: images are then stored once.
         extras: further columns of a row, by name.
         seed: of the sampler, 0 to 2**64 - 1. Batch k is a function of the seed, k and the rows, whatever the number
             of threads.
@@ -60,7 +61,7 @@ class TrajectoryBuffer:
         capacity: int,
         observation: ColumnSpec,
         action: ColumnSpec,
-        achieved_goal: ColumnSpec,
+        achieved_goal: ColumnSpec | None,
         *,
         extras: Mapping[str, ColumnSpec] | None = None,
         seed: int = 0,

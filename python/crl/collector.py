@@ -52,12 +52,7 @@ class Collector:
         for _ in range(num_steps):
             shown = self._observation
             action = self.policy.act(shown["observation"], shown["desired_goal"]).cpu().numpy()
-            self.buffer.add(
-                observation=shown["observation"],
-                action=action,
-                achieved_goal=shown["achieved_goal"],
-                episode_start=self._episode_start,
-            )
+            self.buffer.add(**self._rows(shown, action), episode_start=self._episode_start)
             self._observation, _, terminated, truncated, info = self.env.step(action)
             ended = terminated | truncated
             if "final_obs" in info:
@@ -67,14 +62,18 @@ class Collector:
                 self._episode_start, self._done = self._done, ended
         return num_steps * int(self.env.num_envs)
 
+    def _rows(self, shown: Mapping[str, Any], action: Any) -> dict[str, Any]:
+        """What is stored of a moment. Images are their own achieved goals, and stored once."""
+        rows = {"observation": shown["observation"], "action": action}
+        return rows if self.env.env_spec.image else {**rows, "achieved_goal": shown["achieved_goal"]}
+
     def _store_final(self, shown: NDArray[Any], worlds: NDArray[np.intp], action: NDArray[Any]) -> None:
         """Store the last observations of the episodes that ended in `worlds`; no action was taken there."""
         for world in worlds:
             with self.buffer.writer(world, world + 1) as writer:
+                rows = self._rows(shown[world], action[world])
                 writer.add(
-                    observation=shown[world]["observation"][None],
-                    action=action[world][None],
-                    achieved_goal=shown[world]["achieved_goal"][None],
+                    **{name: row[None] for name, row in rows.items()},
                     episode_start=np.zeros(1, dtype=bool),
                 )
 

@@ -22,12 +22,14 @@ _PREFIXES = ("next_", "goal_", "n_step_", "_")
 # --- declared ------------------------------------------------------------------------------------------------------
 
 
-def declared(standard: Sequence[ColumnSpec], extras: Mapping[str, ColumnSpec]) -> list[Column]:
-    """The columns of a buffer: observation, action and achieved_goal, then the extras. Raises ValueError, TypeError."""
+def declared(standard: Sequence[ColumnSpec | None], extras: Mapping[str, ColumnSpec]) -> list[Column]:
+    """The columns of a buffer: observation, action and achieved_goal, then the extras; a None is left out.
+
+    Raises ValueError, TypeError."""
     for name in extras:
         _check_extra(name)
     specs = dict(zip(_STANDARD, standard, strict=True)) | dict(extras)
-    return [_column(name, spec) for name, spec in specs.items()]
+    return [_column(name, spec) for name, spec in specs.items() if spec is not None]
 
 
 def described(columns: Iterable[tuple[str, str, Sequence[int]]]) -> tuple[Column, ...]:

@@ -4,6 +4,7 @@ Letters: B rows, O observation, G goal, A action, R representation, W width.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from crl.losses import tanh_gaussian_log_prob
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 LAYERS_PER_BLOCK = 4
+SMALLEST_IMAGE = 36
+"""Pixels on a side that three convolutions without padding leave something of."""
 
 
 class Dense(nn.Linear):
@@ -102,22 +105,87 @@ class MLP(nn.Module):
         return self.output(x)  # type: ignore[no-any-return]
 
 
+class Vision(nn.Module):
+    """Any network behind the convolutions of the image tasks of Eysenbach et al. (2022), those of DQN.
+
+    Its input begins with images, one or more, row by row and with values of 0 to 255; what follows are numbers. All
+    images of an input pass the same convolutions.
+
+    Args:
+        image: height, width, channels; at least 36 by 36.
+        images: how many an input begins with.
+        in_dim: entries of an input, images included.
+        build: makes the network behind, given its input's entries.
+        generator: source of the initial weights of the convolutions.
+    """
+
+    def __init__(
+        self,
+        image: tuple[int, int, int],
+        images: int,
+        in_dim: int,
+        build: Callable[[int], nn.Module],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        height, width, channels = image
+        if min(height, width) < SMALLEST_IMAGE:
+            raise ValueError(f"image: expected at least {SMALLEST_IMAGE} by {SMALLEST_IMAGE}, got {height} by {width}")
+        self._image, self._images = image, images
+        sizes = [(channels, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)]
+        self.convolutions = nn.Sequential(
+            *(layer for size in sizes for layer in (_convolution(*size, generator), nn.ReLU()))
+        )
+        with torch.no_grad():
+            seen = self.convolutions(torch.zeros(1, channels, height, width)).numel()
+        self.network = build(images * seen + in_dim - images * math.prod(image))
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width, channels = self._image
+        pixels = self._images * height * width * channels
+        images = x[:, :pixels].view(-1, height, width, channels).permute(0, 3, 1, 2)
+        seen = self.convolutions(images / 255 - 0.5).flatten(1).view(len(x), -1)
+        return self.network(torch.cat((seen, x[:, pixels:]), -1))  # type: ignore[no-any-return]
+
+
+def _convolution(channels: int, filters: int, size: int, stride: int, generator: torch.Generator | None) -> nn.Conv2d:
+    """A convolution whose weights are drawn from `generator` by the same law as a `Dense`'s."""
+    layer = nn.utils.skip_init(nn.Conv2d, channels, filters, size, stride)
+    bound = 1 / math.sqrt(channels * size * size)
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 NETWORKS: dict[str, type[ResidualMLP] | type[MLP]] = {"residual": ResidualMLP, "mlp": MLP}
 
 
 def build_network(
-    network: str, in_dim: int, out_dim: int, width: int, depth: int, generator: torch.Generator | None = None
-) -> ResidualMLP | MLP:
-    """The network called `network` ("residual" or "mlp")."""
+    network: str,
+    in_dim: int,
+    out_dim: int,
+    width: int,
+    depth: int,
+    generator: torch.Generator | None = None,
+    *,
+    image: tuple[int, int, int] | None = None,
+    images: int = 1,
+) -> nn.Module:
+    """The network called `network` ("residual" or "mlp"), behind convolutions if its input begins with images."""
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}.{nearest(network, NETWORKS)}")
-    return NETWORKS[network](in_dim, out_dim, width, depth, generator=generator)
+
+    def build(entries: int) -> nn.Module:
+        return NETWORKS[network](entries, out_dim, width, depth, generator=generator)
+
+    return Vision(image, images, in_dim, build, generator) if image else build(in_dim)
 
 
 class Actor(nn.Module):
     """A tanh-Gaussian policy: one network of observation and goal, whose output is split into mean and log std.
 
-    The log standard deviation is -5 + 3.5 (tanh(u) + 1), so within [-5, 2].
+    The log standard deviation is -5 + 3.5 (tanh(u) + 1), so within [-5, 2]. `image` is the shape of observation and
+    goal where they are images.
     """
 
     def __init__(
@@ -129,12 +197,15 @@ class Actor(nn.Module):
         depth: int = 4,
         network: str = "residual",
         *,
+        image: tuple[int, int, int] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         _check_sizes(observation_dim=observation_dim, goal_dim=goal_dim, action_dim=action_dim)
         self.action_dim = action_dim
-        self.network = build_network(network, observation_dim + goal_dim, 2 * action_dim, width, depth, generator)
+        self.network = build_network(
+            network, observation_dim + goal_dim, 2 * action_dim, width, depth, generator, image=image, images=2
+        )
 
     def forward(self, observation: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """(B, O), (B, G) -> mean and log std of the Gaussian before the tanh, (B, A) each.

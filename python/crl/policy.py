@@ -18,7 +18,7 @@ Array = Tensor | NDArray[Any]
 
 
 class Spec(Protocol):
-    """The sizes of an environment that the agent needs."""
+    """The sizes of an environment that the agent needs; and `image`, the shape, where it shows images."""
 
     @property
     def observation_dim(self) -> int: ...
@@ -72,9 +72,10 @@ class Networks(nn.Module):
         super().__init__()
         o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
         width, depth = config.width, config.critic_depth
-        self.actor = Actor(o, g, a, width, config.actor_depth, config.network, generator=generator)
-        self.state_action_encoder = build_network(config.network, o + a, r, width, depth, generator)
-        self.goal_encoder = build_network(config.network, g, r, width, depth, generator)
+        image = getattr(spec, "image", None)
+        self.actor = Actor(o, g, a, width, config.actor_depth, config.network, image=image, generator=generator)
+        self.state_action_encoder = build_network(config.network, o + a, r, width, depth, generator, image=image)
+        self.goal_encoder = build_network(config.network, g, r, width, depth, generator, image=image)
 
     def critic_parameters(self) -> Iterator[nn.Parameter]:
         yield from self.state_action_encoder.parameters()
@@ -103,7 +104,9 @@ class Numerics:
     def rows(self, name: str, array: Array, dim: int) -> Tensor:
         """`array` as a float32 tensor (rows, dim) on the device."""
         if not isinstance(array, Tensor):
-            array = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+            # Images travel as the bytes they are.
+            dtype = np.uint8 if array.dtype == np.uint8 else np.float32
+            array = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))
         if array.ndim != 2 or array.shape[1] != dim:
             raise ValueError(f"{name} must have shape (rows, {dim}), got {tuple(array.shape)}")
         return array.to(self.device, torch.float32, non_blocking=True)

@@ -140,9 +140,9 @@ class Trainer:
             else TrajectoryBuffer(
                 num_envs=config.num_envs,
                 capacity=config.buffer_capacity,
-                observation=(spec.observation_dim,),
+                observation=((spec.observation_dim,), np.uint8 if spec.image else np.float32),
                 action=(spec.action_dim,),
-                achieved_goal=(spec.goal_dim,),
+                achieved_goal=None if spec.image else (spec.goal_dim,),
                 seed=config.seed,
             )
         )

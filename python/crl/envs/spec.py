@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -20,6 +21,8 @@ class EnvSpec:
             `success` says otherwise. 0 where the environment judges by other means, which `success` then names.
         action_repeat: physics steps per control step.
         dt: seconds per control step; 1 where an environment of another project does not say.
+        image: height, width and channels where observations and goals are images, given row by row as bytes; the
+            whole observation is then the achieved goal, and `goal_indices` is empty.
         description: one line for a person.
         observation: what the entries of `observation` are.
         start: where episodes start.
@@ -38,6 +41,7 @@ class EnvSpec:
     success_threshold: float
     action_repeat: int
     dt: float
+    image: tuple[int, int, int] | None = None
     description: str = ""
     observation: str = ""
     start: str = ""
@@ -61,6 +65,12 @@ class EnvSpec:
         if self.goal_indices and len(self.goal_indices) != self.goal_dim:
             raise ValueError(
                 f"{self.name}: goal_indices must have goal_dim = {self.goal_dim} entries, got {self.goal_indices}"
+            )
+        pixels = math.prod(self.image or (self.observation_dim,))
+        if pixels != self.observation_dim or (self.image and self.goal_dim != pixels):
+            raise ValueError(
+                f"{self.name}: with images of {self.image}, observation_dim and goal_dim must be {pixels}, got "
+                f"{self.observation_dim} and {self.goal_dim}"
             )
         if not all(0 <= i < self.observation_dim for i in self.goal_indices):
             raise ValueError(

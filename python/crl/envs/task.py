@@ -37,6 +37,15 @@ class Task(ABC):
     differs_by_world: bool = False
     """Whether each world has a model of its own, from `build_worlds`; `start_in` then knows which world it is."""
 
+    @property
+    def state_spec(self) -> EnvSpec:
+        """The sizes of what `observe`, `start` and `distance` deal with: those of `spec`, unless images are shown."""
+        return self.spec
+
+    def draw(self, state: Array | None, goal: Array | None) -> NDArray[np.uint8]:
+        """Images (num_envs, *spec.image) of states, `observe`'s, or of goals; one of the two is given."""
+        raise NotImplementedError(f"{type(self).__name__} shows images, so it must say how they are drawn")
+
     @abstractmethod
     def build_model(self) -> Any:
         """Return the compiled `mujoco.MjModel`; its timestep times `spec.action_repeat` is `spec.dt`."""

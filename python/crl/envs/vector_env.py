@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from crl.envs.physics import BEHIND, CURRENT, DIVERGENCE_WARNINGS, LARGEST_VALUE, Batch, cpu_count
 from crl.envs.task import Task
 
-Observation = dict[str, NDArray[np.float32]]
+Observation = dict[str, NDArray[Any]]
 Info = dict[str, NDArray[Any]]
 _WORD = (1 << 64) - 1
 _WORLDS = 1  # beside the seed: the stream from which worlds that differ are made
@@ -24,7 +24,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
     """`num_envs` worlds of one task, stepped by one C++ thread pool without the GIL.
 
     Observations are dicts of float32 arrays, fresh at every call: `observation` (num_envs, observation_dim),
-    `achieved_goal` and `desired_goal` (num_envs, goal_dim). Actions are (num_envs, action_dim), clipped to [-1, 1].
+    `achieved_goal` and `desired_goal` (num_envs, goal_dim); of bytes where the task shows images, each a flat row.
+    Actions are (num_envs, action_dim), clipped to [-1, 1].
     The reward is 1 where the state after the step is at the goal, else 0; an episode goes on at its goal.
 
     Autoreset is Gymnasium's `NEXT_STEP`: the step that ends an episode returns its last observation; the next step
@@ -71,13 +72,14 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self._stage = CURRENT if task.derived else BEHIND
         # The first row of a world's life: every field of the state that a start does not set.
         self._initial_state = self.batch.state[0].copy()
-        self._goal_indices = list(self.env_spec.goal_indices)
+        state, shown = task.state_spec, _images if self.env_spec.image else _unbounded
+        self._goal_indices = list(state.goal_indices)
 
         self.single_observation_space = Dict(
             {
-                "observation": _unbounded(self.env_spec.observation_dim),
-                "achieved_goal": _unbounded(self.env_spec.goal_dim),
-                "desired_goal": _unbounded(self.env_spec.goal_dim),
+                "observation": shown(self.env_spec.observation_dim),
+                "achieved_goal": shown(self.env_spec.goal_dim),
+                "desired_goal": shown(self.env_spec.goal_dim),
             }
         )
         self.single_action_space = Box(-1.0, 1.0, (self.env_spec.action_dim,), np.float32)
@@ -88,8 +90,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self._started = False
         self._done = np.zeros(num_envs, dtype=np.bool_)  # worlds that the next step resets
         self._steps = np.zeros(num_envs, dtype=np.int64)
-        self._goal = np.zeros((num_envs, self.env_spec.goal_dim), dtype=np.float32)
-        self._observation = np.zeros((num_envs, self.env_spec.observation_dim), dtype=np.float32)
+        self._goal = np.zeros((num_envs, state.goal_dim), dtype=np.float32)
+        self._observation = np.zeros((num_envs, state.observation_dim), dtype=np.float32)
         super().reset(seed=seed)
 
     @property
@@ -103,7 +105,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         Args:
             seed: restart the random numbers; None lets them run on.
             options: `{"goal": array}`, (goal_dim,) or (num_envs, goal_dim), commands these goals in place of drawn
-                ones, for this episode.
+                ones, for this episode; where images are shown, goals of `task.state_spec`.
 
         Raises:
             ValueError: an unknown option, or a goal of another shape or not finite; nothing has changed then.
@@ -198,11 +200,12 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self._goal[:] = self.task.desired_goal(self._observation, self._goal)
         achieved, desired = self._observation[:, self._goal_indices], self._goal.copy()
         distance = self.task.distance(achieved, desired).astype(np.float32)
-        observation = {
-            "observation": self._observation.copy(),
-            "achieved_goal": achieved,
-            "desired_goal": desired,
-        }
+        if self.env_spec.image:
+            state, goal = self.task.draw(self._observation, None), self.task.draw(None, desired)
+            seen, achieved, desired = (image.reshape(self.num_envs, -1) for image in (state, state, goal))
+        else:
+            seen = self._observation.copy()
+        observation = {"observation": seen, "achieved_goal": achieved, "desired_goal": desired}
         return observation, distance < self.env_spec.success_threshold, distance
 
     def _checked_actions(self, actions: ArrayLike) -> NDArray[np.floating[Any]]:
@@ -225,7 +228,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
             raise ValueError(f"options: the only key is 'goal', got {sorted(strange)}")
         if "goal" not in options:
             return None
-        goal, dim = np.asarray(options["goal"], dtype=np.float32), self.env_spec.goal_dim
+        goal, dim = np.asarray(options["goal"], dtype=np.float32), self.task.state_spec.goal_dim
         if goal.shape not in ((dim,), (self.num_envs, dim)) or not np.isfinite(goal).all():
             raise ValueError(
                 f"options['goal']: expected finite numbers of shape ({dim},) or ({self.num_envs}, {dim}), got {goal}"
@@ -286,6 +289,10 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
 def _check_size(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def _images(size: int) -> Box:
+    return Box(0, 255, (size,), np.uint8)
 
 
 def _unbounded(size: int) -> Box:

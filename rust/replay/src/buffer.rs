@@ -25,7 +25,7 @@ pub struct Config {
     pub num_envs: usize,
     /// Rows in all; each environment keeps `capacity / num_envs`.
     pub capacity: usize,
-    /// The columns of a row. One must be called `achieved_goal` for goals to be sampled.
+    /// The columns of a row. One must be called `achieved_goal`, or `observation`, for goals to be sampled.
     pub columns: Vec<Column>,
     /// The seed of the sampler.
     pub seed: u64,

@@ -128,10 +128,12 @@ pub(crate) fn unknown(layout: &Layout, name: &str) -> Error {
     Error::Invalid(format!("columns: expected one of {known}, each also with the prefix next_ or goal_; got {name:?}"))
 }
 
-/// The row and the index of the column that `name` stands for: `goal` (the achieved goal of the goal row), a column,
-/// or a column with the prefix `next_` or `goal_` for the next row's or the goal row's.
+/// The row and the index of the column that `name` stands for: `goal` (the achieved goal of the goal row, or, if rows
+/// have none, its observation), a column, or a column with the prefix `next_` or `goal_` for the next row's or the
+/// goal row's.
 pub(crate) fn stored(layout: &Layout, name: &str) -> Option<(Source, usize)> {
     let (source, column) = match name {
+        "goal" if layout.find("achieved_goal").is_none() => (Source::Goal, "observation"),
         "goal" => (Source::Goal, "achieved_goal"),
         _ if layout.find(name).is_some() => (Source::Row, name),
         _ => match (name.strip_prefix("next_"), name.strip_prefix("goal_")) {

@@ -1,0 +1,186 @@
+"""Images as observations and goals: drawn, stored once, seen by convolutions, learnt from."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from test_resume import assert_same, resume, start
+
+import crl
+import crl.envs as envs
+from crl.envs import registry
+from crl.envs.layouts import Maze
+from crl.envs.pictures import FLOOR, POINT, SIZE, WALL, MazeCamera, PointMazeImages
+from crl.networks import SMALLEST_IMAGE, Actor, ResidualMLP, Vision, build_network
+
+IMAGE = (64, 64, 3)
+NAME = "point_u_maze_image"
+
+
+def rows(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 64 * 64 * 3), dtype=np.uint8)
+
+
+# --- the camera -------------------------------------------------------------------------------------------------------
+
+
+def test_the_camera_shows_walls_floor_and_the_point():
+    maze = Maze.named("u")
+    goal = maze.centres("G")[-1:]
+    (image,) = MazeCamera(maze)(goal, goal)
+    pixels = SIZE / 5  # a cell's; the maze is 5 by 5
+    for i, j in np.ndindex(5, 5):
+        seen = tuple(image[int((i + 0.15) * pixels), int((j + 0.15) * pixels)])
+        assert seen == (WALL if maze.grid[i, j] == "#" else FLOOR)
+    i, j = maze.find("G")[-1]
+    assert tuple(image[int((i + 0.5) * pixels), int((j + 0.5) * pixels)]) == POINT
+
+
+@pytest.mark.parametrize("layout", ["u3", "big", "hardest"])
+def test_mazes_of_any_shape_fill_the_longer_side(layout):
+    maze = Maze.named(layout)
+    far = np.full((1, 2), -100.0)
+    image = MazeCamera(maze)(far, far)[0]
+    floor = (image == FLOOR).all(-1)
+    pixels = SIZE / max(maze.grid.shape)
+    for i, j in np.argwhere(maze.grid != "#"):
+        assert floor[int((i + 0.5) * pixels), int((j + 0.5) * pixels)]
+    assert floor.sum() == pytest.approx((maze.grid != "#").sum() * pixels**2, rel=0.15)
+
+
+def test_every_place_looks_different_and_the_disc_is_where_it_is():
+    camera = MazeCamera(Maze.named("u"))
+    place = np.random.default_rng(0).uniform(3, 13, (100, 2))
+    images = camera(place, place).astype(float)
+    assert len(np.unique(images.reshape(100, -1), axis=0)) == 100
+    blank = camera(place - 1000, place - 1000).astype(float)
+    change = np.abs(images - blank).sum(-1)
+    change[:, :8, :8] = 0  # where what is outside is seen
+    weight = change / change.sum((1, 2), keepdims=True)
+    pixel = np.arange(SIZE) + 0.5
+    centre = np.stack(((weight.sum(2) * pixel).sum(1), (weight.sum(1) * pixel).sum(1)), 1)
+    # A wall differs less from the point than the floor does, so discs over a border seem to lie off it.
+    assert np.median(np.abs(centre * 20 / SIZE - 2 - place)) < 0.05
+
+
+# --- the worlds -------------------------------------------------------------------------------------------------------
+
+
+def test_the_images_are_those_of_the_same_maze_with_numbers():
+    numbers, images = envs.make("point_u_maze", 3, seed=1), envs.make(NAME, 3, seed=1)
+    camera, state = MazeCamera(Maze.named("u")), numbers.reset()[0]
+    shown, _ = images.reset()
+    for _ in range(30):
+        velocity = state["observation"][:, 2:]
+        place = state["achieved_goal"]
+        expected = camera(place, place - 0.3 * velocity).reshape(3, -1)
+        np.testing.assert_array_equal(shown["observation"], expected)
+        np.testing.assert_array_equal(shown["achieved_goal"], expected)
+        goal = state["desired_goal"]
+        np.testing.assert_array_equal(shown["desired_goal"], camera(goal, goal).reshape(3, -1))
+        assert images.observation_space.contains(shown)
+        action = numbers.action_space.sample()
+        state, reward, *_, told = numbers.step(action)
+        shown, same_reward, *_, info = images.step(action)
+        np.testing.assert_array_equal(reward, same_reward)
+        np.testing.assert_array_equal(told["distance"], info["distance"])
+
+
+def test_places_are_commanded_and_states_restored():
+    env = envs.make(NAME, 2)
+    place = np.array([4.0, 12.0])
+    shown, _ = env.reset(options={"goal": place})
+    camera = MazeCamera(Maze.named("u"))
+    np.testing.assert_array_equal(shown["desired_goal"][0], camera(place[None], place[None]).ravel())
+    saved, action = env.state_dict(), env.action_space.sample()
+    after = env.step(action)[0]
+    env.load_state_dict(saved)
+    again = env.step(action)[0]
+    assert all(np.array_equal(after[key], again[key]) for key in after)
+
+
+# --- the buffer -------------------------------------------------------------------------------------------------------
+
+
+def test_without_achieved_goals_the_goal_is_the_later_observation(tmp_path):
+    buffer = crl.TrajectoryBuffer(2, 200, (3, np.uint8), 1, None)
+    for t in range(60):
+        columns = {"observation": np.full((2, 3), t, np.uint8), "action": np.zeros((2, 1), np.float32)}
+        buffer.add(**columns, episode_start=np.full(2, t % 20 == 0))
+    path = tmp_path / "saved"
+    buffer.save(path)
+    for which in (buffer, crl.TrajectoryBuffer.load(path)):
+        batch = which.sample(500)
+        assert batch.goal.dtype == np.uint8
+        np.testing.assert_array_equal(batch.goal[:, 0], batch.observation[:, 0] + batch.offset)
+        np.testing.assert_array_equal(batch.goal[:, 0] // 20, batch.observation[:, 0] // 20)
+    with pytest.raises(TypeError, match="unknown achieved_goal"):
+        buffer.add(**columns, achieved_goal=np.zeros((2, 1)), episode_start=np.zeros(2, bool))
+
+
+# --- the networks -----------------------------------------------------------------------------------------------------
+
+
+def test_the_convolutions_are_those_published():
+    """Against torch's own layers, one after the other, as DQN has them: 8/4, 4/2, 3/1 with 32, 64, 64 filters."""
+    network = build_network("residual", 64 * 64 * 3 + 2, 7, 16, 4, torch.Generator().manual_seed(0), image=IMAGE)
+    assert isinstance(network, Vision)
+    layers = [layer for layer in network.convolutions if isinstance(layer, torch.nn.Conv2d)]
+    sizes = [(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride) for layer in layers]
+    assert sizes == [(3, 32, (8, 8), (4, 4)), (32, 64, (4, 4), (2, 2)), (64, 64, (3, 3), (1, 1))]
+    image, rest = torch.from_numpy(rows(5)).float(), torch.randn(5, 2)
+    x = image.view(5, 64, 64, 3).permute(0, 3, 1, 2) / 255 - 0.5
+    for layer in layers:
+        x = torch.relu(torch.nn.functional.conv2d(x, layer.weight, layer.bias, layer.stride))
+    assert x[0].numel() == 64 * 4 * 4
+    expected = network.network(torch.cat((x.flatten(1), rest), 1))
+    torch.testing.assert_close(network(torch.cat((image, rest), 1)), expected)
+
+
+def test_an_actor_sees_both_images_with_the_same_eyes():
+    actor = Actor(64 * 64 * 3, 64 * 64 * 3, 2, 16, 4, image=IMAGE)
+    assert isinstance(actor.network, Vision)
+    assert isinstance(actor.network.network, ResidualMLP)
+    assert actor.network.network.input.dense.in_features == 2 * 64 * 4 * 4
+    here, there = (torch.from_numpy(rows(4, seed)).float() for seed in (0, 1))
+    means = [actor(*pair)[0] for pair in ((here, there), (there, here), (here, here))]
+    assert not torch.allclose(means[0], means[1])
+    assert not torch.allclose(means[0], means[2])
+
+
+def test_the_seed_alone_decides_the_weights():
+    def make():
+        return build_network("mlp", 64 * 64 * 3, 4, 8, 2, torch.Generator().manual_seed(3), image=IMAGE)
+
+    before = torch.random.get_rng_state()
+    one, two = make(), make()
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_images_too_small_for_the_convolutions_are_refused():
+    with pytest.raises(ValueError, match=f"at least {SMALLEST_IMAGE} by {SMALLEST_IMAGE}, got 20 by 64"):
+        build_network("mlp", 20 * 64 * 3, 4, 8, 2, image=(20, 64, 3))
+
+
+@pytest.mark.parametrize("change", [{"observation_dim": 5}, {"goal_dim": 2, "goal_indices": (0, 1)}])
+def test_a_spec_whose_sizes_are_not_its_images_is_refused(change):
+    with pytest.raises(ValueError, match="with images of"):
+        dataclasses.replace(envs.spec(NAME), **change)
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def test_training_from_images_resumes_where_it_was(tiny, monkeypatch):
+    short = partial(PointMazeImages, "short_images", "u", episode_length=8)
+    monkeypatch.setitem(registry._factories, "short_images", short)
+    sizes = {"num_envs": 2, "unroll_length": 5, "updates_per_collect": 1, "learning_starts": 10, "eval_interval": 20}
+    images = partial(tiny, env="short_images", batch_size=4, num_eval_episodes=2, buffer_capacity=200, **sizes)
+    start(images("straight", total_env_steps=40))
+    start(images("parts", total_env_steps=20))
+    done = resume(images("parts").run_dir, total_env_steps=40)
+    assert done.env_steps == 40
+    assert_same(images("straight").run_dir, done.run_dir)

@@ -91,6 +91,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "ant_u_maze_eval": _ANT,
         "point_u_maze": _POINT_MAZE,
         "point_u_maze_eval": _POINT_MAZE,
+        "point_u_maze_image": _POINT_MAZE,
+        "point_u_maze_eval_image": _POINT_MAZE,
     }
 )
 """Measured to learn well (docs/results), by canonical environment name."""

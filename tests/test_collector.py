@@ -1,6 +1,7 @@
 """What the collector stores, on worlds whose every observation says which world, episode and moment it is."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ LENGTHS = (3, 1, 4)
 
 class CountingEnv:
     """Worlds under NEXT_STEP autoreset that show 100 * episode + moment, plus 1e4 * world; world 1 terminates."""
+
+    env_spec = SimpleNamespace(image=None)
 
     def __init__(self) -> None:
         self.num_envs = len(LENGTHS)

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crl.envs.layouts import Maze
+from crl.envs.maze_task import MazeTask
 from crl.envs.point import PointMaze
+from crl.envs.point_rooms import PointRooms
 from crl.envs.spec import EnvSpec
 from crl.envs.task import Array
 
@@ -22,7 +24,7 @@ TAIL_TIME = 0.3
 
 
 class MazeCamera:
-    """Looks down on `maze`, rows along x from the top, columns along y from the left; walls fill the border cells."""
+    """Looks down on `maze`, x downwards and y to the right; the longer side of the grid fills an image."""
 
     image = (SIZE, SIZE, 3)
 
@@ -53,30 +55,26 @@ class MazeCamera:
         images[where] = np.rint(images[where] * (1 - cover) + cover * colour).astype(np.uint8)
 
 
-class PointMazeImages(PointMaze):
-    """A `PointMaze` seen from above: what is observed, achieved and commanded are images.
+class FromAbove(MazeTask):
+    """A point in a maze, seen from above: what is observed, achieved and commanded are images.
 
-    An image shows the place and, by a tail, the velocity: the tail lies where the point was `TAIL_TIME` ago. Goals are
-    seen at rest. Whether a goal is reached is judged by the place, as in the maze that is shown. Arguments as
-    `PointMaze`.
+    An image shows the place and, by a tail, the velocity, if the point has one: the tail lies where the point was
+    `TAIL_TIME` ago. Goals are seen at rest. Whether a goal is reached is judged by the place, as without images.
     """
 
-    def __init__(self, name: str, default: str, *, layout: str = "", episode_length: int = 1000) -> None:
-        super().__init__(name, default, layout=layout, episode_length=episode_length)
+    def _show_images(self) -> None:
+        """To be called where all else is made."""
         pixels = math.prod(MazeCamera.image)
-        self._state_spec, self.spec = (
+        self._camera, self._state_spec = MazeCamera(self.maze), self.spec
+        self.spec = replace(
             self.spec,
-            replace(
-                self.spec,
-                observation_dim=pixels,
-                goal_dim=pixels,
-                goal_indices=(),
-                image=MazeCamera.image,
-                observation=f"an image from above, {' x '.join(map(str, MazeCamera.image))} bytes",
-                goal=self.spec.goal.replace("x, y", "the image with the point there, at rest", 1),
-            ),
+            observation_dim=pixels,
+            goal_dim=pixels,
+            goal_indices=(),
+            image=MazeCamera.image,
+            observation=f"an image from above, {' x '.join(map(str, MazeCamera.image))} bytes",
+            goal=self.spec.goal.replace("x, y", "the image with the point there, at rest", 1),
         )
-        self._camera = MazeCamera(self.maze)
 
     @property
     def state_spec(self) -> EnvSpec:
@@ -87,4 +85,20 @@ class PointMazeImages(PointMaze):
             assert goal is not None
             return self._camera(goal, goal)
         place, velocity = state[:, :2], state[:, 2:4]
-        return self._camera(place, place - TAIL_TIME * velocity)
+        return self._camera(place, place - TAIL_TIME * velocity if velocity.size else place)
+
+
+class PointMazeImages(FromAbove, PointMaze):
+    """A `PointMaze` seen from above: arguments are the same."""
+
+    def __init__(self, name: str, default: str, *, layout: str = "", episode_length: int = 1000) -> None:
+        PointMaze.__init__(self, name, default, layout=layout, episode_length=episode_length)
+        self._show_images()
+
+
+class PointRoomsImages(FromAbove, PointRooms):
+    """`PointRooms` seen from above: arguments are the same."""
+
+    def __init__(self, name: str, default: str, *, layout: str = "", episode_length: int = 100) -> None:
+        PointRooms.__init__(self, name, default, layout=layout, episode_length=episode_length)
+        self._show_images()

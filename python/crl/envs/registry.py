@@ -14,7 +14,7 @@ from crl.envs.arms import SCENES, ArmCube, ArmGrasp, ArmReach
 from crl.envs.half_cheetah import HalfCheetah
 from crl.envs.humanoid import Humanoid, HumanoidMaze
 from crl.envs.layouts import LAYOUTS, is_layout
-from crl.envs.pictures import PointMazeImages
+from crl.envs.pictures import PointMazeImages, PointRoomsImages
 from crl.envs.point import PointMaze
 from crl.envs.point_rooms import PointRooms
 from crl.envs.pusher import FIELDS, Pusher, PusherReacher
@@ -167,6 +167,10 @@ for _name, _layout, _farthest in (("point_spiral_11x11", "spiral_11x11", 54), ("
 for _name, _task in (("ant_random_maze", AntRandomMaze), ("point_random_maze", PointRandomMaze)):
     register(_name, partial(_task, _name))
     register(f"{_name}_eval", partial(_task, f"{_name}_eval", True))
-for _layout in ("u", "u_eval"):
-    _name = f"point_{_layout.replace('u', 'u_maze', 1)}_image"
-    register(_name, partial(PointMazeImages, _name, _layout))
+for _name, _layout, _task in (
+    ("point_u_maze", "u", PointMazeImages),
+    ("point_spiral_11x11", "spiral_11x11", PointRoomsImages),
+    ("point_nine_rooms", "nine_rooms", PointRoomsImages),
+):
+    for _suffix in ("", "_eval"):
+        register(f"{_name}{_suffix}_image", partial(_task, f"{_name}{_suffix}_image", _layout + _suffix))

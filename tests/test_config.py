@@ -372,7 +372,7 @@ def test_every_setting_is_read_somewhere() -> None:
     unread = [
         name
         for name in SETTINGS
-        if name not in ("preset", "depth", "layout")  # read by resolve, for other settings, and by env_options
+        if name not in ("preset", "depth", "layout", "env_options")  # read by resolve, and as env_kwargs
         and not any(f"config.{name}" in text or f"settings.{name}" in text for text in sources.values())
     ]
     assert not unread

@@ -36,14 +36,39 @@ def resolved(**settings):
 
 def test_an_evaluation_uses_the_layout_of_the_environment_it_is_of():
     far = resolved(env="point_maze", eval_env="point_maze_eval", layout=GRID)
-    assert far.env_options == far.eval_env_options == {"layout": GRID}
+    assert far.env_kwargs == far.eval_env_kwargs == {"layout": GRID}
     other = resolved(env="point_maze", eval_env="point_big_maze", layout="u3")
-    assert (other.env_options, other.eval_env_options) == ({"layout": "u3"}, {})
+    assert (other.env_kwargs, other.eval_env_kwargs) == ({"layout": "u3"}, {})
+
+
+def test_options_of_environments_are_a_setting():
+    text = "size=3, loops=0.5,fidelity=gymnasium"
+    both = resolved(env="ant_random_maze", eval_env="ant_random_maze_eval", env_options=text)
+    assert both.env_kwargs == both.eval_env_kwargs == {"size": 3, "loops": 0.5, "fidelity": "gymnasium"}
+    assert resolved(env="ant_maze", layout="u3", env_options="episode_length=9").env_kwargs == {
+        "episode_length": 9,
+        "layout": "u3",
+    }
+    assert config.parsed_options("a=true,b=FALSE,c=1e3,d=-2,e=x=y,") == {
+        "a": True,
+        "b": False,
+        "c": 1e3,
+        "d": -2,
+        "e": "x=y",
+    }
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"env": "ant_random_maze", "env_options": "size"}, "env_options must be NAME=VALUE,.*, got 'size'"),
+        ({"env": "ant_random_maze", "env_options": "layout=u"}, "layout is a setting of its own"),
+        ({"env": "ant_random_maze", "env_options": "syze=3"}, "no option 'syze'.*Did you mean 'size'"),
+        ({"env": "ant_random_maze", "env_options": "loops=x"}, r"loops must be a share in 0\.\.1, got 'x'"),
+        (
+            {"env": "ant_random_maze", "eval_env": "ant_maze", "env_options": "size=3"},
+            "'ant_maze' has no option 'size'",
+        ),
         ({"env": "ant", "layout": "u"}, "environment 'ant' has no option 'layout'"),
         ({"env": "ant_maze", "layout": "nowhere.txt"}, "layout 'nowhere.txt': there is no such file"),
         ({"env": "ant_maze", "layout": GRID.replace(".", "?")}, r"row 2, column 1 \(from 0\) holds '\?'"),
@@ -88,7 +113,10 @@ def test_every_maze_is_as_likely():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"size": 1}, "size must be .* at least 2, got 1"), ({"loops": 1.5}, r"loops must be a share in 0..1, got 1.5")],
+    [
+        ({"size": 1}, "size must be .* at least 2, got 1"),
+        ({"loops": 1.5}, r"loops must be a share in 0\.\.1, got 1\.5"),
+    ],
 )
 def test_bad_random_mazes(options, message):
     with pytest.raises(ValueError, match=message):

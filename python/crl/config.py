@@ -5,6 +5,7 @@ publication's values), the recipe of the environment (values measured to learn i
 device, the published default.
 """
 
+import contextlib
 import dataclasses
 import math
 import operator
@@ -53,6 +54,9 @@ class TrainConfig:
         "",
         "Task",
         "Maze for env, and for an eval_env that is env or its far goals: a text file, or a layout's name. [env's own]",
+    )
+    env_options: str = _setting(
+        "", "Task", "Further options of env and eval_env: `size=6,loops=0.2`, `fidelity=gymnasium`, ... [defaults]"
     )
     preset: str = _setting("default", "Task", "Settings of a publication, or `quick`.", choices=("default", *PRESETS))
 
@@ -153,14 +157,20 @@ class TrainConfig:
             check(setting, getattr(self, setting.name))
 
     @property
-    def env_options(self) -> dict[str, Any]:
+    def env_kwargs(self) -> dict[str, Any]:
         """Options of `env`, as `crl.envs.make` takes them."""
-        return {"layout": self.layout} if self.layout else {}
+        options = parsed_options(self.env_options)
+        return {**options, "layout": self.layout} if self.layout else options
 
     @property
-    def eval_env_options(self) -> dict[str, Any]:
-        """Options of `eval_env` (both names resolved): those of `env` where it is the same, or its far goals."""
-        return self.env_options if _same_family(self.env, self.eval_env) else {}
+    def eval_env_kwargs(self) -> dict[str, Any]:
+        """Those of `eval_env`, both names resolved; the layout only where it is `env`, or its far goals."""
+        return self.env_kwargs if self.layout_is_evaluated else parsed_options(self.env_options)
+
+    @property
+    def layout_is_evaluated(self) -> bool:
+        """Whether the layout is for `eval_env` too."""
+        return self.eval_env.removesuffix("_eval") == self.env.removesuffix("_eval")
 
 
 SETTINGS: Mapping[str, "dataclasses.Field[Any]"] = types.MappingProxyType(
@@ -169,6 +179,26 @@ SETTINGS: Mapping[str, "dataclasses.Field[Any]"] = types.MappingProxyType(
 _TYPES = get_type_hints(TrainConfig)
 _FILE_KEYS = {"async": "asynchronous"}
 """`async` is a keyword in Python, so the attribute has the long name; files and flags have the short one."""
+
+
+def parsed_options(text: str) -> dict[str, Any]:
+    """`size=6,loops=0.2` as a mapping; values are numbers, true, false, or else text.
+
+    Raises:
+        ConfigError: an entry is not NAME=VALUE, or names the layout, which is a setting of its own.
+    """
+    options: dict[str, Any] = {}
+    for entry in filter(None, (entry.strip() for entry in text.split(","))):
+        name, equals, value = (part.strip() for part in entry.partition("="))
+        if not name or not equals or not value:
+            raise ConfigError(f"env_options must be NAME=VALUE,NAME=VALUE,..., got {entry!r}.")
+        if name == "layout":
+            raise ConfigError("env_options: layout is a setting of its own; use --layout.")
+        options[name] = {"true": True, "false": False}.get(value.lower(), value)
+        for kind in (float, int):  # whole numbers last, so that they stay so
+            with contextlib.suppress(ValueError):
+                options[name] = kind(value)
+    return options
 
 
 def setting_type(name: str) -> type:
@@ -303,9 +333,11 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
                 values[name], sources[name] = value, source
 
     try:
-        spec = envs.spec(config.env, **config.env_options)
+        spec = envs.spec(config.env, **config.env_kwargs)
         values["env"] = spec.name
-        values["eval_env"] = values["env"] if config.eval_env is AUTO else envs.spec(config.eval_env).name
+        values["eval_env"] = spec.name
+        if config.eval_env is not AUTO:
+            values["eval_env"] = envs.spec(config.eval_env, **parsed_options(config.env_options)).name
         values["layout"] = lasting(config.layout)
     except ValueError as error:
         raise ConfigError(str(error)) from None
@@ -346,18 +378,14 @@ def _check_together(config: TrainConfig) -> None:
             f"total_env_steps ({config.total_env_steps}) end before the first update, which comes after {first_update} "
             f"(learning_starts, and at least {ROWS_TO_LEARN} in each world): raise it, or lower learning_starts."
         )
-    train = envs.spec(config.env, **config.env_options)
-    evaluation = envs.spec(config.eval_env, **config.eval_env_options)
+    train = envs.spec(config.env, **config.env_kwargs)
+    evaluation = envs.spec(config.eval_env, **config.eval_env_kwargs)
     for name in ("observation_dim", "goal_dim", "action_dim"):
         if getattr(train, name) != getattr(evaluation, name):
             raise ConfigError(
                 f"eval_env {config.eval_env} has {name} {getattr(evaluation, name)}, "
                 f"but env {config.env} has {getattr(train, name)}: choose layouts of one robot."
             )
-
-
-def _same_family(env: str, other: str) -> bool:
-    return env.removesuffix("_eval") == other.removesuffix("_eval")
 
 
 def check_depth(depth: int, name: str = "depth") -> None:

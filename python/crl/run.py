@@ -19,7 +19,7 @@ from crl.policy import Policy
 
 RESUMABLE = ("total_env_steps", "eval_interval", "device", "num_threads", "keep_checkpoints")
 """Settings that may change when a run goes on."""
-EVALUABLE = ("eval_env", "layout", "num_eval_episodes", "num_action_candidates", "device", "num_threads")
+EVALUABLE = ("eval_env", "layout", "env_options", "num_eval_episodes", "num_action_candidates", "device", "num_threads")
 """Settings that may change when a run is evaluated."""
 
 
@@ -91,7 +91,7 @@ def load_agent(saved: Path, settings: TrainConfig) -> Agent:
     Raises:
         CheckpointError: when the checkpoint does not hold such an agent.
     """
-    agent = Agent(envs.spec(settings.env, **settings.env_options), settings, device=settings.device)
+    agent = Agent(envs.spec(settings.env, **settings.env_kwargs), settings, device=settings.device)
     try:
         agent.load_state_dict(safetensors.torch.load_file(saved / "agent.safetensors", device=settings.device))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
@@ -130,7 +130,7 @@ def evaluate_run(run_dir: str | Path, *, seed: int = 0, deterministic: bool = Tr
         settings.num_eval_episodes,
         seed=world_seed(seed),
         num_threads=settings.num_threads,
-        **settings.eval_env_options,
+        **settings.eval_env_kwargs,
     )
     try:
         return evaluate(policy, env, seed=seed, deterministic=deterministic)
@@ -148,6 +148,6 @@ def load_policy(run_dir: str | Path, **changes: Any) -> tuple[Policy, TrainConfi
     """
     saved = checkpoint.latest(Path(run_dir))
     settings = resolve(reopen(Path(run_dir), {"device": "auto", **changes}, EVALUABLE)).config
-    if "layout" in changes and not settings.eval_env_options:
+    if "layout" in changes and not settings.layout_is_evaluated:
         raise ConfigError(f"layout is of {settings.env} and its far goals; it says nothing about {settings.eval_env}.")
     return load_agent(saved, settings).evaluation_policy(), settings, saved

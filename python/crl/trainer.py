@@ -110,7 +110,7 @@ class Trainer:
         self, config: TrainConfig, run_dir: Path, reporter: Reporter, stop: threading.Event, saved: Path | None
     ) -> None:
         self.config, self.run_dir, self.reporter, self.stop = config, run_dir, reporter, stop
-        spec = envs.spec(config.env, **config.env_options)
+        spec = envs.spec(config.env, **config.env_kwargs)
         self.agent = run.load_agent(saved, config) if saved else Agent(spec, config, device=config.device)
         # Beside a learner on the CPU, collecting has cores of its own: the threads of a matrix product wait for each
         # other, so one that shares its core delays all. Beside a learner on a GPU it has all cores.
@@ -125,14 +125,14 @@ class Trainer:
             config.num_envs,
             seed=config.seed,
             num_threads=self.collecting_threads,
-            **config.env_options,
+            **config.env_kwargs,
         )
         self.eval_env = envs.make(
             config.eval_env,
             config.num_eval_episodes,
             seed=world_seed(config.seed),
             num_threads=config.num_threads,
-            **config.eval_env_options,
+            **config.eval_env_kwargs,
         )
         self.buffer = (
             run.load_buffer(saved)

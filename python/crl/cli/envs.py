@@ -20,6 +20,8 @@ def command(name: str | None, layout: str | None) -> None:
     from crl.errors import ConfigError
 
     console = plain_console()
+    if layout is not None and name is None:
+        raise ConfigError("--layout needs the NAME of an environment to put it in.")
     if name is not None:
         try:
             spec = envs.spec(name, **({"layout": layout} if layout else {}))

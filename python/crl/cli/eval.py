@@ -12,6 +12,7 @@ from crl.cli import need_extra
 @click.argument("run")
 @click.option("--env", metavar="NAME", help="Environment to evaluate on. [the run's eval_env]")
 @click.option("--layout", metavar="FILE", help="Maze to evaluate in: a text file, or a layout's name. [the run's]")
+@click.option("--env-options", metavar="NAME=VALUE,...", help="Further options of the environment. [the run's]")
 @click.option("--num-eval-episodes", type=click.IntRange(1), metavar="N", help="Episodes. [the run's]")
 @click.option("--num-action-candidates", type=click.IntRange(1), metavar="K", help="Best of K actions. [the run's]")
 @click.option("--stochastic", is_flag=True, help="Sample actions instead of taking the mode.")
@@ -22,6 +23,7 @@ def command(
     run: str,
     env: str | None,
     layout: str | None,
+    env_options: str | None,
     num_eval_episodes: int | None,
     num_action_candidates: int | None,
     stochastic: bool,
@@ -36,6 +38,7 @@ def command(
     changes = {
         "eval_env": env,
         "layout": layout,
+        "env_options": env_options,
         "num_eval_episodes": num_eval_episodes,
         "num_action_candidates": num_action_candidates,
         "device": device,

@@ -16,7 +16,7 @@ from crl.errors import CheckpointError, ConfigError, nearest
 from crl.metrics import METRICS, read_metrics
 
 DEFAULT_METRICS = ("eval/success_rate", "eval/success_at_end", "eval/time_at_goal", "train/critic_loss")
-SHARES = ("eval/success_rate", "eval/success_at_end", "train/categorical_accuracy")
+SHARES = ("eval/success_rate", "eval/success_rate_far", "eval/success_at_end", "train/categorical_accuracy")
 X_AXES = {"env_steps": "environment steps", "updates": "updates", "wall_time": "wall time, s"}
 NOT_COMPARED = ("run_dir", "device", "num_threads", "keep_checkpoints")
 """Settings in which runs of the same experiment may differ."""

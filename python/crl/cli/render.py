@@ -67,7 +67,7 @@ def command(
     options: dict[str, Any] = {"layout": layout} if layout else {}
     if run is not None:
         policy, settings, saved = load_policy(run, device=device, **options, **({"eval_env": env} if env else {}))
-        env, options = settings.eval_env, settings.eval_env_options
+        env, options = settings.eval_env, settings.eval_env_kwargs
     assert env is not None
     spec = _spec(env, options)
     if random:

@@ -33,7 +33,7 @@ def random_maze(rng: np.random.Generator, size: int, loops: float = 0.0, cell: f
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 2:
         raise ValueError(f"size must be a whole number of rooms, at least 2, got {size!r}")
-    if not 0 <= loops <= 1:
+    if isinstance(loops, bool) or not isinstance(loops, int | float) or not 0 <= loops <= 1:
         raise ValueError(f"loops must be a share in 0..1, got {loops!r}")
     grid = np.full((2 * size + 1, 2 * size + 1), "#")
     for room, neighbour in _spanning_tree(rng, size):

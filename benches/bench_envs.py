@@ -120,7 +120,7 @@ def test_share_of_bare_physics(benchmark, name):
     env.reset(seed=0)
     actions = actions_of(env.action_space)
     # One control step is held for action_repeat physics steps.
-    controls = np.stack([env.task.control(action) for action in actions], axis=1)
+    controls = np.stack([env.task.control(action, env.batch) for action in actions], axis=1)
     controls = np.repeat(controls, env.env_spec.action_repeat, axis=1).astype(np.float64)
     size = 1 + env.model.nq + env.model.nv  # time, positions, velocities: a rollout's initial state
     data, rollout = MjData(env.model), Rollout(nthread=0)

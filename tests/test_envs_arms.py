@@ -10,7 +10,7 @@ from scipy.stats import kstest
 import crl.envs as envs
 from crl.envs.arms import ACTED, HIGHEST, LOWEST, SCENES, servo_force
 
-NAMES = ("arm_reach", "arm_grasp", *SCENES)
+NAMES = ("arm_reach", "arm_grasp", *SCENES, "arm_binpick_easy_eef")
 UP = np.array([0.0, 0.0, 0.17])
 IN_HAND = np.array([0.0, 0.0, 0.005])  # m, of the tips' middle above that of a cube that is held
 
@@ -68,6 +68,7 @@ def pick_up(cube):
         ("arm_reach", 13, 3, 4, (7, 8, 9), 0.1),
         ("arm_grasp", 24, 7, 5, tuple(range(16, 23)), 1.0),
         *((name, 18, 3, 5, (0, 1, 2), 0.1) for name in SCENES),
+        ("arm_binpick_easy_eef", 11, 3, 4, (0, 1, 2), 0.1),
     ],
 )
 def test_published_sizes(name, observation, goal, action, indices, threshold):
@@ -120,7 +121,7 @@ def test_where_servos_come_to_rest(variant, gain):
 def test_share_of_reach_goals_that_the_arm_can_reach(variant, share):
     env = envs.make("arm_reach", 1, variant=variant)
     model, data, rng = env.model, mujoco.MjData(env.model), np.random.default_rng(0)
-    targets = env.task.control(rng.uniform(-1, 1, (8000, 4)))
+    targets = env.task.control(rng.uniform(-1, 1, (8000, 4)), None)
     poses = targets * model.actuator_gainprm[:, 0] / -model.actuator_biasprm[:, 1]  # where servos rest, gravity aside
     places = []
     for data.qpos[:] in poses:
@@ -131,22 +132,35 @@ def test_share_of_reach_goals_that_the_arm_can_reach(variant, share):
 
 
 def test_actions_are_targets_of_the_servos():
-    control = envs.make("arm_grasp", 1).task.control(np.array([[-1.0, -1, -1, -1, 1], [1, 1, 1, 1, -1], [0] * 5]))
+    control = envs.make("arm_grasp", 1).task.control(np.array([[-1.0, -1, -1, -1, 1], [1, 1, 1, 1, -1], [0] * 5]), None)
     low, high = [0.3491, 0, 0, -3.0718, 0, 2.3562, 0.72435], [2.7925, 1.48353, 0, -0.0698, 0, 3.7525, 0.72435]
     np.testing.assert_allclose(control[0], [*low, 0, 0])  # closed
     np.testing.assert_allclose(control[1], [*high, 0.05, 0.05])
     np.testing.assert_allclose(control[2], [*np.add(low, high) / 2, 0.05, 0.05])
-    published = envs.make("arm_reach", 1, variant="published").task.control(np.zeros((1, 4)))
+    published = envs.make("arm_reach", 1, variant="published").task.control(np.zeros((1, 4)), None)
     assert published.shape == (1, 7)
     assert published[0, 6] == 1.4487
+
+
+def test_actions_move_the_free_hand_from_where_it_is():
+    env = envs.make("arm_binpick_easy_eef", 2, seed=0)
+    env.reset()
+    action = np.array([[1, -0.5, 0.25, 1], [0, 0, -1, -1.0]])
+    for _ in range(3):
+        place = env.batch.qpos[:, :3].copy()
+        observation, *_ = env.step(action)
+        np.testing.assert_allclose(env.batch.ctrl[:, :3], place + 0.2 * action[:, :3])
+        np.testing.assert_array_equal(env.batch.ctrl[:, 3:], [[0, 0], [0.05, 0.05]])
+    moved = observation["observation"][:, 3:6] - [0, 0.6, 0.2]
+    np.testing.assert_array_equal(np.sign(moved.round(2)), np.sign(action[:, :3]))
 
 
 def observe_by_mujoco(name, model, data):
     """The published observation of one world, from a full forward pass."""
     mujoco.mj_forward(model, data)
-    velocity = np.empty(6)
-    mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, model.body("link7").id, velocity, 0)
-    link = [*data.body("link7").xpos, *velocity[3:]]
+    velocity, link = np.empty(6), "hand" if name == "arm_binpick_easy_eef" else "link7"
+    mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, model.body(link).id, velocity, 0)
+    link = [*data.body(link).xpos, *velocity[3:]]
     if name == "arm_reach":
         return [*data.qpos, *link]
     force = 0.1 * data.actuator_force[-2:].mean()
@@ -155,11 +169,12 @@ def observe_by_mujoco(name, model, data):
         hand = [*left, *right, np.linalg.norm(left - right), force]
     else:
         hand = [np.linalg.norm(data.body("left_finger").xpos - data.body("right_finger").xpos), force]
-    return [*data.body("cube").xpos, *data.qpos[:7], *link, *hand]
+    joints = [] if name == "arm_binpick_easy_eef" else data.qpos[:7]
+    return [*data.body("cube").xpos, *joints, *link, *hand]
 
 
 @pytest.mark.parametrize("fidelity", ["fast", "published"])
-@pytest.mark.parametrize("name", ["arm_reach", "arm_grasp", "arm_binpick_easy"])
+@pytest.mark.parametrize("name", ["arm_reach", "arm_grasp", "arm_binpick_easy", "arm_binpick_easy_eef"])
 def test_physics_and_observation_equal_a_plain_mujoco_loop(name, fidelity):
     env = envs.make(name, 3, seed=5, num_threads=2, fidelity=fidelity)
     observation, _ = env.reset()
@@ -218,7 +233,9 @@ def test_geoms_touch_only_by_pairs():
     assert touching("arm_push_easy") == touching("arm_grasp") == pairs
     walls = {f"{bin}_{side}" for bin in ("start", "goal") for side in ("near", "far", "left", "right")}
     pairs |= {frozenset((a, b)) for a in ("cube", "hand", *fingers) for b in walls}
-    assert touching("arm_binpick_hard") == pairs
+    assert touching("arm_binpick_hard") == touching("arm_binpick_easy") == pairs
+    pairs |= {frozenset(("cube", f"fence_{side}")) for side in ("near", "far", "left", "right")}
+    assert touching("arm_binpick_easy_eef") == pairs
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -226,6 +243,9 @@ def test_starts_and_goals_as_published(name):
     task = envs.make(name, 1).task
     qpos, qvel, goal = task.start(np.random.default_rng(0), 4000)
     assert not qvel.any()
+    if name == "arm_binpick_easy_eef":
+        np.testing.assert_allclose(qpos[:, :3], np.tile([0, 0.6, 0.2], (4000, 1)))
+        qpos = np.column_stack((np.tile([1.571, 0.742, 0, -1.571, 0, 3.054, 0], (4000, 1)), qpos[:, 3:]))
     np.testing.assert_allclose(qpos[:, :6], np.tile([1.571, 0.742, 0, -1.571, 0, 3.054], (4000, 1)))
 
     def is_uniform(values, middle, spread):
@@ -241,6 +261,7 @@ def test_starts_and_goals_as_published(name):
         "arm_push_easy": ((-0.1, 0.6), 0.1, (0.1, 0.6), 0.1),
         "arm_push_hard": ((-0.25, 0.65), 0.25, (0.25, 0.65), 0.25),
         "arm_binpick_easy": ((-0.15, 0.6), 0.07, (0.17, 0.6), 0.005),
+        "arm_binpick_easy_eef": ((-0.15, 0.6), 0.07, (0.17, 0.6), 0.005),
         "arm_binpick_hard": ((-0.3, 0.6), 0.15, (0.3, 0.6), 0.15),
     }[name]
     assert all(is_uniform(qpos[:, 9 + i], start[i], start_spread) for i in range(2))
@@ -325,3 +346,19 @@ def test_binpicking_can_be_solved(name):
     observation, *_, info = drive(env, waypoints)
     assert info["success"].all()
     assert observation["observation"][:, 2].max() < 0.035  # in the bin, let go
+
+
+def test_binpicking_with_the_free_hand_can_be_solved():
+    env = envs.make("arm_binpick_easy_eef", 8, seed=1)
+    observation, _ = env.reset()
+    wrist = np.array([0, 0, 0.0584 + 0.07])  # m, from the tips up to the hand's origin
+    cube, goal = cubes(observation) + wrist, observation["desired_goal"] + wrist
+    plan = [(cube + UP, -1, 30), (cube, -1, 30), (cube, 1, 15), (cube + UP, 1, 25), (goal + UP, 1, 40), (goal, -1, 40)]
+    for place, finger, steps in plan:
+        for _ in range(steps):
+            to_go = (place - observation["observation"][:, 3:6]) / 0.2
+            action = np.column_stack((to_go, np.full(8, finger)))
+            observation, *_, info = env.step(action)
+        if steps == 25:
+            assert (observation["observation"][:, 2] > 0.1).sum() >= 7  # a finger may stand on the wall
+    assert info["success"].sum() >= 7

@@ -59,7 +59,7 @@ def test_physics_and_observation_equal_a_plain_mujoco_loop(name):
         actions = rng.uniform(-0.5, 0.5, env.action_space.shape)
         shown, _, terminated, _, _ = env.step(actions)
         assert not terminated.any()
-        data.ctrl = env.task.control(actions)[1]
+        data.ctrl = env.task.control(actions, env.batch)[1]
         for _ in range(env.env_spec.action_repeat):
             mujoco.mj_step(env.model, data)
         np.testing.assert_array_equal(env.batch.qpos[1], data.qpos)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +25,9 @@ PUBLISHED_WRIST = 1.4487
 WRIST = 0.5 * PUBLISHED_WRIST
 START_POSE = (1.571, 0.742, 0.0, -1.571, 0.0, 3.054)  # rad, joints 1 to 6
 START_FINGER = 0.04  # m, each
+FREE_HAND_START, FREE_HAND_STRIDE = (0.0, 0.6, 0.2), 0.2  # m
 
 FINGERS = ("left_finger", "right_finger")
-PLACE, HEIGHT = slice(9, 11), 11  # of the cube, in qpos, which begins with 7 joints and 2 fingers
 CUBE_START_HEIGHT = 0.07  # m: it falls onto the table
 FORCE_SCALE = 0.1  # published, to bring up to 20 N to the size of the other entries
 TIP_OFFSET, GRASP_OPENING = 0.0375, 0.075  # m; of each tip from the cube's middle, and between both
@@ -54,7 +55,7 @@ class Arm(Task):
             then. It also restores the entry "gripper force" of pushing and binpicking that has nothing of the fingers.
     """
 
-    derived = ("sensordata",)
+    derived: tuple[str, ...] = ("sensordata",)
     has_cube = True
 
     def __init__(self, spec: EnvSpec, fidelity: str, variant: str) -> None:
@@ -64,6 +65,7 @@ class Arm(Task):
             raise ValueError(f"variant must be 'mended' or 'published', got {variant!r}")
         self.spec, self.fidelity, self.published = spec, fidelity, variant == "published"
         self.wrist = PUBLISHED_WRIST if self.published else WRIST
+        self.start_pose: tuple[float, ...] = (*START_POSE, self.wrist)
 
     def build_model(self) -> Any:
         from crl.envs.physics import mujoco
@@ -78,7 +80,7 @@ class Arm(Task):
             spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND  # 5 % cheaper
             spec.option.cone, spec.option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 10.0
         panda.add_table(spec)
-        hand = panda.add_arm(spec, published_gains=self.published)
+        hand = self.add_robot(spec)
         panda.add_contacts(spec, ["hand"], ["table"])
         if self.has_cube:
             panda.add_fingers(spec, hand)
@@ -90,15 +92,19 @@ class Arm(Task):
         self.furnish(spec)
         return spec.compile()
 
+    def add_robot(self, spec: Any) -> Any:
+        """Add the robot to an `MjSpec`, but for its fingers; returns the body of its hand."""
+        return panda.add_arm(spec, published_gains=self.published)
+
     @abstractmethod
     def furnish(self, spec: Any) -> None:
         """Add to an `MjSpec` the task's own surroundings and sensors."""
 
-    def control(self, action: Array) -> Array:
+    def control(self, action: Array, batch: Any) -> Array:
         control = np.zeros((len(action), JOINTS + 2 * self.has_cube))
         control[:, ACTED] = LOWEST + 0.5 * (action[:, :4] + 1.0) * (HIGHEST - LOWEST)
         control[:, JOINTS - 1] = self.wrist
-        control[:, JOINTS:] = np.where(action[:, 4:] > 0.0, 0.0, panda.FINGER_TRAVEL)
+        control[:, JOINTS:] = _finger_targets(action[:, 4:])
         return control
 
 
@@ -128,11 +134,10 @@ class ArmReach(Arm):
 
     def furnish(self, spec: Any) -> None:
         panda.add_region(spec, "below_goals", (0.0, 0.5), 0.2, BLUE, walls=False)
-        panda.add_sensors(spec, tips=False)
 
     def start(self, rng: np.random.Generator, count: int) -> Start:
         goal = np.array([0.0, 0.5, 0.3]) + rng.uniform(-0.2, 0.2, (count, 3))
-        return Start(np.tile([*START_POSE, self.wrist], (count, 1)), np.zeros((count, JOINTS)), goal)
+        return Start(np.tile(self.start_pose, (count, 1)), np.zeros((count, JOINTS)), goal)
 
     def observe(self, batch: Any) -> Array:
         observation: Array = np.concatenate((batch.qpos, batch.sensordata), axis=1)
@@ -193,7 +198,6 @@ class ArmCube(Arm):
         super().__init__(spec, fidelity, variant)
 
     def furnish(self, spec: Any) -> None:
-        panda.add_sensors(spec, tips=False)
         for name, place, colour in zip(("start", "goal"), self.scene.regions, (BLUE, RED), strict=True):
             walls = panda.add_region(spec, name, place, self.scene.region_half, colour, walls=self.scene.walls)
             panda.add_contacts(spec, ["cube", "hand", *FINGERS], walls)
@@ -202,19 +206,62 @@ class ArmCube(Arm):
 
     def start(self, rng: np.random.Generator, count: int) -> Start:
         scene = self.scene
-        qpos = _start_with_cube(rng, count, self.wrist, scene.start, scene.start_spread)
+        qpos = _start_with_cube(rng, count, self.start_pose, scene.start, scene.start_spread)
         goal = np.full((count, 3), panda.CUBE_HALF)
         goal[:, :2] = scene.goal + rng.uniform(-scene.goal_spread, scene.goal_spread, (count, 2))
-        return Start(qpos, np.zeros((count, 15)), goal)
+        return Start(qpos, np.zeros((count, qpos.shape[1] - 1)), goal)
 
     def observe(self, batch: Any) -> Array:
-        qpos, force = batch.qpos, servo_force(batch)
-        if self.published:  # the mean over all velocities but two: of the cube, of a goal marker, and of the arm
-            entry = force[:, :JOINTS].sum(axis=1, keepdims=True) / (6 + 6 + JOINTS)
-        else:
-            entry = force[:, JOINTS:].mean(axis=1, keepdims=True)
-        opening = qpos[:, 7:9].sum(axis=1, keepdims=True)
-        parts = (qpos[:, 9:12], qpos[:, :7], batch.sensordata, opening, FORCE_SCALE * entry)
+        qpos = batch.qpos
+        parts = (qpos[:, 9:12], qpos[:, :7], batch.sensordata, self._gripper(batch))
+        return np.concatenate(parts, axis=1, dtype=np.float64)
+
+    def _gripper(self, batch: Any) -> Array:
+        """(num_envs, 2) distance between the fingers, and the entry that is to be their force."""
+        force, joints = servo_force(batch), len(self.start_pose)
+        # Published is the mean over all velocities but two: of the cube, of a goal marker, and of the robot.
+        of_joints, of_fingers = force[:, :joints].sum(axis=1) / (6 + 6 + joints), force[:, joints:].mean(axis=1)
+        entry = of_joints if self.published else of_fingers
+        return np.stack((batch.qpos[:, joints : joints + 2].sum(axis=1), FORCE_SCALE * entry), axis=1)
+
+
+class ArmBinpickEef(ArmCube):
+    """Lift a cube out of one bin into another with a hand that flies: actions move it, they do not turn joints.
+
+    Entries 0 to 2 of an action are targets of the hand, at most .2 m from where it is along x, y and z; entry 3 closes
+    the fingers if positive and else opens them. Walls that nobody sees keep the cube within reach.
+    """
+
+    derived = ()
+
+    def __init__(self, *, episode_length: int = 1000, fidelity: str = "fast", variant: str = "mended") -> None:
+        super().__init__("arm_binpick_easy", episode_length=episode_length, fidelity=fidelity, variant=variant)
+        self.start_pose = FREE_HAND_START
+        self.spec = replace(
+            self.spec,
+            name="arm_binpick_easy_eef",
+            observation_dim=11,
+            action_dim=4,
+            description="hand without an arm, cube from bin to bin",
+            observation="0:3 position of the cube; 3:9 position and velocity of the hand; 9 distance between the "
+            "fingers; 10 servos' mean force on them, N/10",
+            start=self.spec.start.replace(POSE_WORDS, "hand at (0, .6, .2) m, at rest"),
+            source="JaxGCRL envs/manipulation/arm_binpick_easy_EEF.py",
+        )
+
+    def add_robot(self, spec: Any) -> Any:
+        return panda.add_free_hand(spec)
+
+    def furnish(self, spec: Any) -> None:
+        super().furnish(spec)
+        panda.add_contacts(spec, ["cube"], panda.add_fence(spec))
+
+    def control(self, action: Array, batch: Any) -> Array:
+        hand = batch.qpos[:, :3] + FREE_HAND_STRIDE * action[:, :3]
+        return np.concatenate((hand, np.tile(_finger_targets(action[:, 3:]), 2)), axis=1)
+
+    def observe(self, batch: Any) -> Array:
+        parts = (batch.qpos[:, 5:8], batch.qpos[:, :3], batch.qvel[:, :3], self._gripper(batch))
         return np.concatenate(parts, axis=1, dtype=np.float64)
 
 
@@ -245,10 +292,10 @@ class ArmGrasp(Arm):
 
     def furnish(self, spec: Any) -> None:
         panda.add_region(spec, "start", (0.0, 0.6), 0.3, BLUE, walls=False)
-        panda.add_sensors(spec, tips=True)
+        panda.add_tip_sensors(spec)
 
     def start(self, rng: np.random.Generator, count: int) -> Start:
-        qpos = _start_with_cube(rng, count, self.wrist, (0.0, 0.6), 0.3)
+        qpos = _start_with_cube(rng, count, self.start_pose, (0.0, 0.6), 0.3)
         return Start(qpos, np.zeros((count, 15)), _tips_around(qpos[:, 9:12], GRASP_OPENING))
 
     def observe(self, batch: Any) -> Array:
@@ -274,16 +321,24 @@ def servo_force(batch: Any) -> Array:
     model = batch.model
     gain, bias, limit = model.actuator_gainprm[:, 0], model.actuator_biasprm, model.actuator_forcerange
     force = gain * batch.ctrl + bias[:, 1] * batch.qpos[:, : model.nu] + bias[:, 2] * batch.qvel[:, : model.nu]
-    clipped: Array = np.clip(force, limit[:, 0], limit[:, 1])
-    return clipped
+    limited: Array = np.where(model.actuator_forcelimited, np.clip(force, limit[:, 0], limit[:, 1]), force)
+    return limited
 
 
-def _start_with_cube(rng: np.random.Generator, count: int, wrist: float, place: Place, spread: float) -> Array:
-    """Positions (count, 16): joints, fingers, and a cube in a square."""
-    pose = [*START_POSE, wrist, START_FINGER, START_FINGER, *place, CUBE_START_HEIGHT, 1.0, 0.0, 0.0, 0.0]
-    qpos = np.tile(pose, (count, 1))
-    qpos[:, 9:11] += rng.uniform(-spread, spread, (count, 2))
+def _start_with_cube(
+    rng: np.random.Generator, count: int, pose: tuple[float, ...], place: Place, spread: float
+) -> Array:
+    """Positions (count, nq) of the robot, its two fingers, and a cube in a square."""
+    first = [*pose, START_FINGER, START_FINGER, *place, CUBE_START_HEIGHT, 1.0, 0.0, 0.0, 0.0]
+    qpos = np.tile(first, (count, 1))
+    x = len(pose) + 2
+    qpos[:, x : x + 2] += rng.uniform(-spread, spread, (count, 2))
     return qpos
+
+
+def _finger_targets(entry: Array) -> Array:
+    """m, of each finger, for the last entry of an action."""
+    return np.where(entry > 0.0, 0.0, panda.FINGER_TRAVEL)
 
 
 def _tips_around(cube: Array, opening: Array | float) -> Array:

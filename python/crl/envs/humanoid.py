@@ -88,7 +88,7 @@ class Humanoid(Task):
             physics.set_contacts([spec.geom("floor")], contype=0, conaffinity=FLOOR)
         return spec
 
-    def control(self, action: Array) -> Array:
+    def control(self, action: Array, batch: Any) -> Array:
         return 0.4 * action
 
     def start(self, rng: np.random.Generator, count: int) -> Start:

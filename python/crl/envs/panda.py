@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 Vector = tuple[float, float, float]
 Colour = tuple[float, float, float, float]
 
+UNSEEN = (1.0, 1.0, 1.0, 0.0)
 WHITE, DARK, TABLE = (0.93, 0.94, 0.95, 1.0), (0.22, 0.23, 0.25, 1.0), (0.72, 0.66, 0.58, 1.0)
 
 
@@ -79,6 +80,7 @@ DAMPING_TIME = 0.1  # s, by which a servo's stiffness becomes its damping; the f
 ARMATURE, DAMPING = 0.1, 5.0  # kg m^2 and Nm s/rad of hinges, kg and N s/m of slides
 
 HAND_OFFSET, HAND_TURN = 0.107, -0.25 * pi  # m along link 7, rad about it
+FREE_HAND_LIMITS, FREE_HAND_STIFFNESS = ((-0.4, 0.4), (0.35, 0.85), (0, 0.3)), 1000.0  # m, N/m
 FINGER_OFFSET, FINGER_TRAVEL = 0.0584, 0.05  # m along the hand; m, of each finger to its side
 FINGER_STIFFNESS, FINGER_STRENGTH = 500.0, 500.0  # N/m, N
 FINGER_MASS, FINGER_INERTIA = 0.015, (2.375e-6, 2.375e-6, 7.5e-7)
@@ -89,7 +91,10 @@ WALL_HALF_HEIGHT, WALL_HALF_THICKNESS = 0.033, 0.005  # m
 
 
 def add_arm(spec: Any, *, published_gains: bool) -> Any:
-    """Add the arm with its servos at the origin of an `MjSpec`, and return the body of its hand."""
+    """Add the arm with its servos at the origin of an `MjSpec`; returns the body of its hand.
+
+    `sensordata` begins with position and velocity of the origin of link 7.
+    """
     from crl.envs.physics import mujoco
 
     body = spec.worldbody.add_body(name="link0")
@@ -111,8 +116,23 @@ def add_arm(spec: Any, *, published_gains: bool) -> Any:
         joint = f"joint{number}"
         _add_joint(body, joint, mujoco.mjtJoint.mjJNT_HINGE, (0, 0, 1), link.limits)
         _add_servo(spec, joint, gain, link.stiffness, link.strength)
+    for sensor in (mujoco.mjtSensor.mjSENS_FRAMEPOS, mujoco.mjtSensor.mjSENS_FRAMELINVEL):
+        spec.add_sensor(type=sensor, objtype=mujoco.mjtObj.mjOBJ_XBODY, objname=body.name)
     hand = body.add_body(name="hand", pos=(0, 0, HAND_OFFSET), quat=(cos(0.5 * HAND_TURN), 0, 0, sin(0.5 * HAND_TURN)))
-    _add_capsule(hand, (0, -0.06, 0.035), (0, 0.06, 0.035), 0.04, WHITE, name="hand", density=1000)  # .871 kg
+    _add_palm(hand)
+    return hand
+
+
+def add_free_hand(spec: Any) -> Any:
+    """Add a hand without an arm: pointing down, weightless, driven along x, y and z; returns its body."""
+    from crl.envs.physics import mujoco
+
+    hand = spec.worldbody.add_body(name="hand", quat=(0, -1, 1, 0), gravcomp=1)
+    _add_palm(hand)
+    # Axes in the frame of the hand; in that of the world they are x, y and z.
+    for name, axis, limits in zip("xyz", ((0, -1, 0), (-1, 0, 0), (0, 0, -1)), FREE_HAND_LIMITS, strict=True):
+        hand.add_joint(name=f"hand_{name}", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis, range=limits, limited=True)
+        _add_servo(spec, f"hand_{name}", FREE_HAND_STIFFNESS, FREE_HAND_STIFFNESS, None)
     return hand
 
 
@@ -129,15 +149,7 @@ def add_fingers(spec: Any, hand: Any) -> None:
             inertia=FINGER_INERTIA,
             explicitinertial=True,
         )
-        finger.add_geom(
-            name=f"{side}_finger",
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            pos=(0, 0.0055, 0.035),
-            size=(0.015, 0.005, 0.04),
-            contype=0,
-            conaffinity=0,
-            rgba=DARK,
-        )
+        _add_box(finger, f"{side}_finger", (0, 0.0055, 0.035), (0.015, 0.005, 0.04), DARK)
         finger.add_site(name=f"{side}_tip", pos=FINGERTIP, size=(0.005, 0.005, 0.005), rgba=(1, 0.3, 0.3, 1))
         joint = f"{side}_finger"
         _add_joint(finger, joint, mujoco.mjtJoint.mjJNT_SLIDE, (0, 1, 0), (0, FINGER_TRAVEL))
@@ -170,42 +182,38 @@ def add_table(spec: Any) -> None:
 
 def add_cube(spec: Any) -> None:
     """Add a free cube."""
-    from crl.envs.physics import mujoco
-
     cube = spec.worldbody.add_body(name="cube", pos=(0, 0.6, CUBE_HALF))
     cube.add_freejoint(name="cube")
-    cube.add_geom(
-        name="cube",
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        size=3 * (CUBE_HALF,),
-        contype=0,
-        conaffinity=0,
-        rgba=CUBE_COLOUR,
-    )
+    _add_box(cube, "cube", (0, 0, 0), (CUBE_HALF, CUBE_HALF, CUBE_HALF), CUBE_COLOUR)
 
 
 def add_region(
     spec: Any, name: str, centre: tuple[float, float], half: float, colour: Colour, *, walls: bool
 ) -> list[str]:
     """Mark a square of the table, or wall it in; returns the names of the walls."""
-    from crl.envs.physics import mujoco
-
     x, y = centre
-
-    def add_box(name: str, pos: Vector, size: Vector) -> None:
-        spec.worldbody.add_geom(
-            name=name, type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=size, rgba=colour, contype=0, conaffinity=0
-        )
-
     if not walls:
-        add_box(name, (x, y, 0.0005), (half, half, 0.0005))
+        _add_box(spec.worldbody, name, (x, y, 0.0005), (half, half, 0.0005), colour)
         return []
     height, thickness = WALL_HALF_HEIGHT, WALL_HALF_THICKNESS
-    for side, sign in (("near", -1), ("far", 1)):
-        add_box(f"{name}_{side}", (x, y + sign * half, height), (half + thickness, thickness, height))
-    for side, sign in (("left", -1), ("right", 1)):
-        add_box(f"{name}_{side}", (x + sign * half, y, height), (thickness, half - thickness, height))
-    return [f"{name}_{side}" for side in ("near", "far", "left", "right")]
+    names = [f"{name}_{side}" for side in ("near", "far", "left", "right")]
+    for wall, sign in zip(names[:2], (-1, 1), strict=True):
+        size = (half + thickness, thickness, height)
+        _add_box(spec.worldbody, wall, (x, y + sign * half, height), size, colour)
+    for wall, sign in zip(names[2:], (-1, 1), strict=True):
+        size = (thickness, half - thickness, height)
+        _add_box(spec.worldbody, wall, (x + sign * half, y, height), size, colour)
+    return names
+
+
+def add_fence(spec: Any) -> list[str]:
+    """Wall in what the free hand reaches, unseen; returns the names of the walls."""
+    names = ["fence_near", "fence_far", "fence_left", "fence_right"]
+    for name, y in zip(names[:2], FREE_HAND_LIMITS[1], strict=True):
+        _add_box(spec.worldbody, name, (0, y, 0.15), (0.41, 0.01, 0.15), UNSEEN)
+    for name, x in zip(names[2:], FREE_HAND_LIMITS[0], strict=True):
+        _add_box(spec.worldbody, name, (x, 0.6, 0.15), (0.01, 0.24, 0.15), UNSEEN)
+    return names
 
 
 def add_contacts(
@@ -223,25 +231,29 @@ def add_contacts(
             spec.add_pair(geomname1=name, geomname2=other, friction=slide, solref=(time, 1))
 
 
-def add_sensors(spec: Any, *, tips: bool) -> None:
-    """Let `sensordata` hold position and velocity of link 7's origin, then the positions of left and right tip."""
+def add_tip_sensors(spec: Any) -> None:
+    """Let `sensordata` go on with the positions of left and right fingertip."""
     from crl.envs.physics import mujoco
 
-    sensor, link = mujoco.mjtSensor, {"objtype": mujoco.mjtObj.mjOBJ_XBODY, "objname": f"link{len(LINKS)}"}
-    spec.add_sensor(name="place", type=sensor.mjSENS_FRAMEPOS, **link)
-    spec.add_sensor(name="velocity", type=sensor.mjSENS_FRAMELINVEL, **link)
-    for side in ("left", "right") if tips else ():
+    for side in ("left", "right"):
         spec.add_sensor(
-            name=f"{side}_tip", type=sensor.mjSENS_FRAMEPOS, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=f"{side}_tip"
+            name=f"{side}_tip",
+            type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
+            objtype=mujoco.mjtObj.mjOBJ_SITE,
+            objname=f"{side}_tip",
         )
+
+
+def _add_palm(hand: Any) -> None:
+    _add_capsule(hand, (0, -0.06, 0.035), (0, 0.06, 0.035), 0.04, WHITE, name="hand", density=1000)  # .871 kg
 
 
 def _add_joint(body: Any, name: str, kind: Any, axis: Vector, limits: tuple[float, float]) -> None:
     body.add_joint(name=name, type=kind, axis=axis, range=limits, limited=True, armature=ARMATURE, damping=DAMPING)
 
 
-def _add_servo(spec: Any, joint: str, gain: float, stiffness: float, strength: float) -> None:
-    """A force of gain · target - stiffness · position - damping · speed, within ± strength."""
+def _add_servo(spec: Any, joint: str, gain: float, stiffness: float, strength: float | None) -> None:
+    """A force of gain · target - stiffness · position - damping · speed, within ± strength if that is given."""
     from crl.envs.physics import mujoco
 
     spec.add_actuator(
@@ -252,8 +264,8 @@ def _add_servo(spec: Any, joint: str, gain: float, stiffness: float, strength: f
         biastype=mujoco.mjtBias.mjBIAS_AFFINE,
         gainprm=(gain, *9 * (0,)),
         biasprm=(0, -stiffness, -DAMPING_TIME * stiffness, *7 * (0,)),
-        forcelimited=True,
-        forcerange=(-strength, strength),
+        forcelimited=strength is not None,
+        forcerange=(-(strength or 0), strength or 0),
     )
 
 
@@ -272,3 +284,10 @@ def _add_capsule(
         conaffinity=0,
         rgba=rgba,
     )
+
+
+def _add_box(body: Any, name: str, pos: Vector, half_sizes: Vector, rgba: Colour) -> None:
+    from crl.envs.physics import mujoco
+
+    box = mujoco.mjtGeom.mjGEOM_BOX
+    body.add_geom(name=name, type=box, pos=pos, size=half_sizes, contype=0, conaffinity=0, rgba=rgba)

@@ -10,7 +10,7 @@ from typing import Any
 
 from crl.envs.ant import Ant, AntMaze
 from crl.envs.ant_objects import BALL_LAYOUTS, AntBall, AntBallMaze, AntPush
-from crl.envs.arms import SCENES, ArmCube, ArmGrasp, ArmReach
+from crl.envs.arms import SCENES, ArmBinpickEef, ArmCube, ArmGrasp, ArmReach
 from crl.envs.half_cheetah import HalfCheetah
 from crl.envs.humanoid import Humanoid, HumanoidMaze
 from crl.envs.layouts import LAYOUTS, is_layout
@@ -147,6 +147,7 @@ register("arm_reach", ArmReach)
 register("arm_grasp", ArmGrasp)
 for _scene in SCENES:
     register(_scene, partial(ArmCube, _scene))
+register("arm_binpick_easy_eef", ArmBinpickEef, aliases=["arm_binpick_easy_EEF"])
 
 MAZE_TASKS: dict[str, TaskFactory] = {"ant": AntMaze, "humanoid": HumanoidMaze, "point": PointMaze}
 """Robots that any layout can be put around: called with the environment's name and a layout's."""

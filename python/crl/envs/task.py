@@ -57,8 +57,8 @@ class Task(ABC):
         """
         raise TypeError(f"{type(self).__name__}.differs_by_world needs a build_worlds")
 
-    def control(self, action: Array) -> Array:
-        """Controls (num_envs, model.nu) for actions in [-1, 1]; by default the actions themselves."""
+    def control(self, action: Array, batch: Any) -> Array:
+        """Controls (num_envs, model.nu) for actions in [-1, 1] in the state of `batch`; by default the actions."""
         return action
 
     @abstractmethod

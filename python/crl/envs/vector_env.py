@@ -58,15 +58,15 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self.num_envs = int(num_envs)
         self.num_threads = min(int(num_threads or cpu_count()), self.num_envs)
         model = task.build_model()
-        controls = task.control(np.zeros((num_envs, self.env_spec.action_dim))).shape
-        if controls != (num_envs, model.nu):
-            raise ValueError(f"{task.spec.name}: the model has {model.nu} actuators, control() returns {controls[1:]}")
         self.batch = Batch(model, num_envs, self.num_threads)
         for field in task.derived:
             self.batch.bind(field)
         self._world_seeds = np.empty(0, dtype=np.uint64)
         if task.differs_by_world:
             self._build_worlds(np.random.default_rng([seed, _WORLDS]).integers(_WORD, size=num_envs, dtype=np.uint64))
+        controls = task.control(np.zeros((num_envs, self.env_spec.action_dim)), self.batch).shape
+        if controls != (num_envs, model.nu):
+            raise ValueError(f"{task.spec.name}: the model has {model.nu} actuators, control() returns {controls[1:]}")
         # A persistent batch would step on from these stages rather than compute them again, but then every world has
         # memory of its own to walk through: the humanoid costs 66 µs a step either way, and .2 MB more a world.
         self._stage = CURRENT if task.derived else BEHIND
@@ -139,7 +139,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         new, previous = self._done, self._observation
         fresh = np.flatnonzero(new)
-        self.batch.ctrl[:] = self.task.control(self._checked_actions(actions))
+        self.batch.ctrl[:] = self.task.control(self._checked_actions(actions), self.batch)
         if len(fresh) < self.num_envs:
             running = np.flatnonzero(~new) if len(fresh) else None
             self.batch.step(running, nstep=self.env_spec.action_repeat, stage=self._stage)

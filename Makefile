@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export DIST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz docs bench bench-buffer bench-smoke wheel package readme-train readme-test ci clean
+.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz docs canary bench bench-buffer bench-smoke wheel package readme-train readme-test ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ fuzz:  ## mutated and random files for the readers of snapshots and of files of 
 
 docs: setup  ## docs/environments.md and its pictures, out of what the environments say of themselves
 	$(BIN)/python docs/environments.py --pictures
+
+canary: setup  ## what the installed MuJoCo makes of every environment, as what is expected of that release from now on
+	$(BIN)/python -m crl.envs.canary
 
 bench: setup  ## the benchmarks: criterion's of the Rust core, then pytest's
 	cargo bench --manifest-path rust/replay/benches/Cargo.toml --target-dir target/benches --locked

@@ -38,6 +38,8 @@ def test_names_are_unique_and_all_resolve():
         ("ant_maze_eval", "ant_u_maze_eval"),
         ("point_maze", "point_u_maze"),
         ("point_maze_eval", "point_u_maze_eval"),
+        ("simple_u_maze", "point_u_maze"),
+        ("simple_hardest_maze", "point_hardest_maze"),
         ("cheetah", "half_cheetah"),
         ("pusher", "pusher_easy"),
         ("ant_ball_maze", "ant_ball_u_maze"),

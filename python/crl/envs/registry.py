@@ -158,8 +158,10 @@ for _robot, _task in MAZE_TASKS.items():
     for _layout in _LISTED.get(_robot, (*LAYOUTS, "hardest_eval")):
         _maze, _suffix = _layout.partition("_")[::2]
         _name = f"{_robot}_{_maze}_maze" + (f"_{_suffix}" if _suffix else "")
-        _short = {"u": f"{_robot}_maze", "u_eval": f"{_robot}_maze_eval"}
-        register(_name, partial(_task, _name, _layout), aliases=[_short[_layout]] if _layout in _short else [])
+        _also = {"u": [f"{_robot}_maze"], "u_eval": [f"{_robot}_maze_eval"]}.get(_layout, [])
+        if _robot == "point" and _layout in ("u", "big", "hardest"):
+            _also.append(_name.replace("point", "simple"))  # its name in JaxGCRL
+        register(_name, partial(_task, _name, _layout), aliases=_also)
 for _name, _layout, _farthest in (("point_spiral_11x11", "spiral_11x11", 54), ("point_nine_rooms", "nine_rooms", 28)):
     register(_name, partial(PointRooms, _name, _layout))
     register(f"{_name}_eval", partial(PointRooms, f"{_name}_eval", f"{_layout}_eval"))

@@ -17,8 +17,8 @@ class Scripted(gymnasium.Env):
     metadata = {"render_modes": []}  # noqa: RUF012
     dt = 0.5
 
-    def __init__(self, tells: str = "is_success", **_: Any) -> None:
-        place = Box(-np.inf, np.inf, (3,), np.float64)
+    def __init__(self, tells: str = "is_success", picture: bool = False) -> None:
+        place = Box(-np.inf, np.inf, (8, 8) if picture else (3,), np.float64)
         goal = Box(-np.inf, np.inf, (1,), np.float64)
         self.observation_space = Dict(observation=place, achieved_goal=goal, desired_goal=goal)
         self.action_space = Box(LOW, HIGH, dtype=np.float64)

@@ -186,6 +186,7 @@ def test_spec():
         ("gymnasium:Scripted", {}, r"no environment 'Scripted'. Did you mean .*'Scripted-v0'"),
         ("gymnasium:no_such_module:Scripted-v0", {}, "there is no module 'no_such_module'"),
         ("gymnasium:CartPole-v1", {}, "CartPole-v1 is no goal environment: it must show a dict of observation"),
+        (NAME, {"picture": True}, r"must be vectors \(images are not read\)"),
         ("gymnasium:ScriptedForever-v0", {}, "has no time limit: give episode_length"),
         (NAME, {"tells": ""}, "does not tell when it is at its goal: give success_threshold"),
         (NAME, {"workers": 9}, "workers: expected 0 to 2; got 9"),

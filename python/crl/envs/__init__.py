@@ -54,9 +54,8 @@ def spec(name: str, **options: Any) -> EnvSpec:
     return create(name, options).spec
 
 
-def make(
-    name: str, num_envs: int, *, seed: int = 0, num_threads: int | None = None, **options: Any
-) -> VectorEnv | GoalVectorEnv | Workers:
+# For other projects' environments a GoalVectorEnv or Workers; which it is, types cannot tell from the name.
+def make(name: str, num_envs: int, *, seed: int = 0, num_threads: int | None = None, **options: Any) -> VectorEnv | Any:
     """Make `num_envs` worlds of the environment `name`.
 
     Args:

@@ -354,9 +354,11 @@ def _sizes(observation: Space[Any], action: Space[Any], name: str) -> dict[str, 
     """The sizes in an EnvSpec, of spaces that are as we need them."""
     if not isinstance(observation, Dict) or not all(isinstance(observation.spaces.get(key), Box) for key in KEYS):
         raise ValueError(f"{name} is no goal environment: it must show a dict of {', '.join(KEYS)}, has {observation}")
+    if not all(len(observation[key].shape or ()) == 1 for key in KEYS):
+        raise ValueError(f"{name}: {', '.join(KEYS)} must be vectors (images are not read), has {observation}")
     if not isinstance(action, Box) or not (np.isfinite(action.low) & np.isfinite(action.high)).all():
         raise ValueError(f"{name}: its actions must be a Box with bounds, has {action}")
-    shown, achieved, desired = (int(np.prod(observation[key].shape or ())) for key in KEYS)
+    shown, achieved, desired = (gymnasium.spaces.flatdim(observation[key]) for key in KEYS)
     if achieved != desired:
         raise ValueError(f"{name}: achieved_goal has {achieved} entries, desired_goal {desired}: they must be alike")
-    return {"observation_dim": shown, "action_dim": int(np.prod(action.shape)), "goal_dim": achieved}
+    return {"observation_dim": shown, "action_dim": gymnasium.spaces.flatdim(action), "goal_dim": achieved}

@@ -37,6 +37,8 @@ def resolved(**settings):
 def test_an_evaluation_uses_the_layout_of_the_environment_it_is_of():
     far = resolved(env="point_maze", eval_env="point_maze_eval", layout=GRID)
     assert far.env_kwargs == far.eval_env_kwargs == {"layout": GRID}
+    image = resolved(env="point_u_maze_image", eval_env="point_u_maze_eval_image", layout=GRID, num_envs=4)
+    assert image.eval_env_kwargs == {"layout": GRID}
     other = resolved(env="point_maze", eval_env="point_big_maze", layout="u3")
     assert (other.env_kwargs, other.eval_env_kwargs) == ({"layout": "u3"}, {})
 

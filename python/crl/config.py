@@ -10,6 +10,7 @@ import dataclasses
 import math
 import operator
 import os
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -170,7 +171,7 @@ class TrainConfig:
     @property
     def layout_is_evaluated(self) -> bool:
         """Whether the layout is for `eval_env` too."""
-        return self.eval_env.removesuffix("_eval") == self.env.removesuffix("_eval")
+        return _all_goals(self.eval_env) == _all_goals(self.env)
 
 
 SETTINGS: Mapping[str, "dataclasses.Field[Any]"] = types.MappingProxyType(
@@ -386,6 +387,11 @@ def _check_together(config: TrainConfig) -> None:
                 f"eval_env {config.eval_env} has {name} {getattr(evaluation, name)}, "
                 f"but env {config.env} has {getattr(train, name)}: choose layouts of one robot."
             )
+
+
+def _all_goals(env: str) -> str:
+    """The name of the environment whose far goals `env` has, or its own."""
+    return re.sub("_eval(?=_image$|$)", "", env)
 
 
 def check_depth(depth: int, name: str = "depth") -> None:

@@ -127,7 +127,7 @@ def add_free_hand(spec: Any) -> Any:
     """Add a hand without an arm: pointing down, weightless, driven along x, y and z; returns its body."""
     from crl.envs.physics import mujoco
 
-    hand = spec.worldbody.add_body(name="hand", quat=(0, -1, 1, 0), gravcomp=1)
+    hand = spec.worldbody.add_body(name="gantry").add_body(name="hand", quat=(0, -1, 1, 0), gravcomp=1)
     _add_palm(hand)
     # Axes in the frame of the hand; in that of the world they are x, y and z.
     for name, axis, limits in zip("xyz", ((0, -1, 0), (-1, 0, 0), (0, 0, -1)), FREE_HAND_LIMITS, strict=True):

@@ -81,6 +81,18 @@ def test_derived_fields_are_current_in_every_world_at_every_step():
     assert resets > 2
 
 
+@pytest.mark.parametrize("name", ["half_cheetah", "pusher2", "ant_push", "ant_ball_big_maze", "humanoid_u_maze"])
+def test_an_episode_depends_on_nothing_that_was_before(name):
+    worn, new = (envs.make(name, 3, seed=0) for _ in range(2))
+    worn.reset()
+    for _ in range(15):
+        worn.step(np.ones(worn.action_space.shape))
+    first, other = worn.reset(seed=3)[0], new.reset(seed=3)[0]
+    for _ in range(5):
+        np.testing.assert_array_equal(first["observation"], other["observation"])
+        first, other = (env.step(np.full(env.action_space.shape, 0.3))[0] for env in (worn, new))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_distance_equals_a_slow_computation(name):
     env = envs.make(name, 16, seed=3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.envs.ant import CONTACT_TIME, FLOOR, START_NOISE, WALL, Ant, AntMaze
+from crl.envs.ant import CONTACT_TIME, FLOOR, WALL, Ant, AntMaze
 from crl.envs.task import Array, Start
 
 COLOUR = [0.85, 0.35, 0.2, 1.0]  # of ball and box
@@ -62,7 +62,10 @@ class _AntWithObject(Ant):
 
 
 class _AntWithBall(_AntWithObject):
-    """The ball slides on x and y, nothing brakes it, and its middle stays at its radius above the floor."""
+    """The ball slides on x and y, nothing brakes it, and its middle stays at its radius above the floor.
+
+    As published it weighs .576 kg, but its slides have an inertia of 1 kg each: 1.576 kg in motion.
+    """
 
     def _robot(self) -> Any:
         from crl.envs import physics
@@ -176,7 +179,8 @@ class AntPush(_AntWithObject):
         self._describe(
             "box",
             description="ant, 7.2 m box in the way to the goal",
-            start=f"the origin; {START_NOISE.replace('.55', '.75')}; the box at 8, 8 m, U(±.1) on x, y and z, at rest",
+            start="the origin; z .75 m, ankles bent by 1 rad; U(±.1) on every position, .1·N(0, 1) on every velocity; "
+            "the box at 8, 8 m, U(±.1) on x, y and z, at rest",
             goal="torso x, y; (16, 8) or (8, 16), each as likely, plus U(0, 2) on x and y, m",
             source="JaxGCRL envs/ant_push.py",
         )

@@ -211,12 +211,13 @@ def test_eval(crl: Callable[..., Result], done: Path) -> None:
     outcome = json.loads(printed.output)
     assert outcome["num_episodes"] == 3
     assert outcome.keys() == {
-        "num_episodes", "success_rate", "success_interval", "success_at_end", "time_at_goal", "final_distance"
+        "num_episodes", "success_rate", "success_interval", "success_at_end", "time_at_goal", "final_distance",
+        "num_episodes_far", "success_rate_far", "success_interval_far",
     }  # fmt: skip
     assert crl("eval", str(done), "--json", "--num-eval-episodes", "3", "--seed", "5").output == printed.output
     text = crl("eval", str(done), "--num-action-candidates", "2", "--stochastic").output
     assert [line.split()[0] for line in text.splitlines()] == [
-        "success_rate", "success_at_end", "time_at_goal", "final_distance", "episodes"
+        "success_rate", "of", "success_at_end", "time_at_goal", "final_distance", "episodes"
     ]  # fmt: skip
     one_line(crl("eval", str(done), "--env", "ant_maze"), 2, "ant_u_maze")
     one_line(crl("eval", str(done), "--env", "point_mase"), 2, "point_maze")

@@ -102,7 +102,7 @@ def draw(name: str) -> None:
 
     from crl.rendering import Scene
 
-    env = envs.make(name, 1, seed=SEED, num_threads=1)
+    env = envs.VectorEnv(create(name, {}), 1, seed=SEED, num_threads=1)
     env.reset(seed=SEED)
     for _ in range(5):
         observation = env.step(env.action_space.sample() * 0)[0]

@@ -32,7 +32,8 @@ def test_tolerances_are_narrow() -> None:
     for version, summaries in json.loads(canary.KNOWN.read_text(encoding="utf-8")).items():
         for name, numbers in summaries.items():
             for number, (value, tolerance) in numbers.items():
-                assert tolerance < max(0.05 * abs(value), 1e-3), (version, name, number)
+                share = 0.15 if number == "contacts" else 0.01  # one contact more is 1 of a few
+                assert tolerance < max(share * abs(value), 1e-4), (version, name, number)
             assert numbers["diverged"][0] == 0.0
             assert numbers["speed"][0] > 0.01, "something moves"
 

@@ -17,7 +17,9 @@ from crl.cli import main
 from crl.collector import UniformPolicy
 from crl.config import TrainConfig
 from crl.envs.point import PointMaze
+from crl.envs.registry import create
 from crl.errors import MissingExtraError
+from crl.paths import draw_paths
 from crl.recording import FRAMES_PER_SECOND, SHEET_COLUMNS, Recording, contact_sheet, frames, record, write_video
 from crl.rendering import Scene
 from crl.trainer import train
@@ -109,18 +111,28 @@ def test_a_robot_is_in_sight_with_its_goal_wherever_it_is(name: str) -> None:
         np.testing.assert_array_equal(first, scene.draw(env.batch.state[0], env._goal[0]))
 
 
-@needs_gl
 def test_goal_markers_by_dimension() -> None:
     class Axis(PointMaze):
         def __init__(self, dim: int) -> None:
             super().__init__("axis", "u")
             object.__setattr__(self.spec, "goal_dim", dim)
 
-    goal = np.array([[1.0, 2.0, 3.0, 4.0]])
-    assert Axis(1).goal_markers(goal[:, :1]).tolist() == [[[1.0, 0.0, 0.5]]]
-    assert Axis(2).goal_markers(goal[:, :2]).tolist() == [[[1.0, 2.0, 0.5]]]
-    assert Axis(3).goal_markers(goal[:, :3]).tolist() == [[[1.0, 2.0, 3.0]]]
-    assert Axis(4).goal_markers(goal).shape == (1, 0, 3)
+    goal = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+    assert Axis(1).goal_markers(goal[:, :1]).tolist() == [[[1.0, 0.0, 0.5, 0.5]]]
+    assert Axis(2).goal_markers(goal[:, :2]).tolist() == [[[1.0, 2.0, 0.5, 0.5]]]
+    assert Axis(3).goal_markers(goal[:, :3]).tolist() == [[[1.0, 2.0, 3.0, 0.5]]]
+    assert Axis(4).goal_markers(goal[:, :4]).shape == (1, 0, 4)
+    assert Axis(6).goal_markers(goal).tolist() == [[[1.0, 2.0, 3.0, 0.5], [4.0, 5.0, 6.0, 0.5]]]
+
+
+@pytest.mark.parametrize("name", sorted({type(create(name, {})): name for name in envs.names()}.values()))
+def test_every_family_shows_its_goal(name: str) -> None:
+    task = create(name, {})
+    goal = task.start(np.random.default_rng(0), 5).goal
+    markers = task.goal_markers(goal)
+    assert markers.shape[0] == 5
+    assert markers.shape[1:] >= (1, 4)
+    assert (markers[..., 3] <= 0.5).all()
 
 
 @needs_gl
@@ -136,6 +148,14 @@ def test_frames_and_sheet() -> None:
     assert sheet.shape == (3 * height, SHEET_COLUMNS * width, 3)
     framed = [frame[20, width + 1].tolist() == [0, 135, 98] for frame in film]
     assert framed == [False, False, True, True]
+
+
+@needs_gl
+def test_worlds_with_a_model_each_are_drawn_with_it() -> None:
+    episode = recorded("point_random_maze", worlds=2, steps=1)
+    with Scene(episode.task, episode.models, 64) as scene:
+        first, second = (scene.draw(episode.state[0, 0], episode.goal[0, 0], world) for world in range(2))
+    assert (first != second).mean() > 0.05
 
 
 @needs_gl
@@ -235,6 +255,15 @@ def test_paths_need_no_gl(crl: Callable[..., Result], monkeypatch: pytest.Monkey
     assert shown.exit_code == 0, shown.output
     with Image.open("pictures/maze_paths.png") as picture:
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+
+
+def test_worlds_with_a_maze_each_get_a_panel_each(tmp_path: Path) -> None:
+    def size(worlds: int) -> tuple[int, int]:
+        draw_paths(recorded("point_random_maze", worlds, steps=3), tmp_path / "paths.png")
+        with Image.open(tmp_path / "paths.png") as picture:
+            return picture.size
+
+    assert size(4)[0] == 2 * size(1)[0]
 
 
 def test_a_run_is_shown_beside_its_buffer(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from crl.envs.layouts import Maze
 from crl.envs.task import Task
 from crl.rendering import Picture, Scene
 
@@ -42,6 +43,13 @@ class Recording:
     """(T + 1, N): at the goal. Never at the reset, as in an evaluation."""
     length: NDArray[np.int64]
     """(N,) the last step of each episode."""
+
+    @property
+    def mazes(self) -> list[Maze]:
+        """Of worlds that have one each; of all, if they share one; none where there is no maze."""
+        shared = getattr(self.task, "maze", None)
+        of_worlds: list[Maze] = getattr(self.task, "mazes", [shared] if shared is not None else [])
+        return of_worlds
 
     @property
     def reached(self) -> NDArray[np.bool_]:
@@ -110,6 +118,7 @@ def _tile(recording: Recording, scene: Scene, moment: int, world: int) -> Pictur
     """One world at one moment under a line that says when and how far; framed once it has been at its goal."""
     picture = scene.draw(recording.state[moment, world], recording.goal[moment, world], world)
     size, length, dt = len(picture), int(recording.length[world]), recording.task.spec.dt
+    digits = 1 if dt * recording.length.max() > 10 else 2
     at_goal = np.flatnonzero(recording.success[: moment + 1, world])
     tile = Image.new("RGB", (size + 2 * BORDER, size + 2 * BORDER + LABEL), SUCCESS if len(at_goal) else FRAME)
     if moment > length:
@@ -117,10 +126,10 @@ def _tile(recording: Recording, scene: Scene, moment: int, world: int) -> Pictur
     tile.paste(Image.fromarray(picture), (BORDER, BORDER + LABEL))
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(FONT_SIZE)
     draw.rectangle((0, 0, tile.width, LABEL - 1), fill=PAPER)
-    now = f"{min(moment, length) * dt:.1f} s" + (", ended" if moment > length else "")
+    now = f"{min(moment, length) * dt:.{digits}f} s" + (", ended" if moment > length else "")
     draw.text((BORDER, 2), f"{now}   {recording.distance[moment, world]:.2f} to go", fill=INK, font=font)
     if len(at_goal):
-        told = f"reached {at_goal[0] * dt:.1f} s"
+        told = f"reached {at_goal[0] * dt:.{digits}f} s"
         draw.text((tile.width - BORDER - draw.textlength(told, font=font), 2), told, fill=SUCCESS, font=font)
     return np.asarray(tile)
 

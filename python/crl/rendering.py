@@ -25,10 +25,12 @@ PREFERRED = {"linux": ("egl", "osmesa"), "darwin": ("cgl", "glfw")}
 INSTALL = "install a driver: `apt-get install libegl1 libgl1-mesa-dri`, or `apt-get install libosmesa6`"
 GOAL_COLOUR = (0.0, 0.62, 0.45, 0.5)
 HERE_COLOUR = (0.9, 0.6, 0.0, 0.5)  # a disc under whoever is small in a large maze
+OBJECTS = [(0.34, 0.71, 0.91, 1.0), (0.80, 0.47, 0.65, 1.0), (0.94, 0.89, 0.26, 1.0)]
+FLOOR = 0.72  # grey, where a floor has no pattern
 BACKGROUND = 235  # grey, where nothing is
 WIDER = 4  # times as wide are floors, so that no edge is seen
 CLOSEST = 3.0  # m: the least that a camera which follows a robot sees of its surroundings
-DOWN = 40.0  # degrees below the horizon, from where all but mazes are seen
+AROUND, DOWN = (90.0, 220.0), (40.0, 55.0)  # degrees, of a camera that follows and of one that stays
 COSTLY = [  # five sixths of what a picture takes in software
     mujoco.mjtRndFlag.mjRND_SHADOW,
     mujoco.mjtRndFlag.mjRND_REFLECTION,
@@ -105,7 +107,7 @@ class Scene:
         self._scene = mujoco.MjvScene(model, maxgeom=5000)
         self._data = mujoco.MjData(model)
         self._root = _root(model)
-        self._solid = np.flatnonzero(model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE)
+        self._whole: tuple[Array, Array] | None = None  # the corners of all there is, as it was first seen
 
     def draw(self, state: Array, goal: Array, world: int = 0) -> Picture:
         """A world in `state`, a row of the batch's, with its goal (goal_dim,); `world` says which model is its own."""
@@ -115,19 +117,23 @@ class Scene:
         for stage in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight, mujoco.mj_tendon):
             stage(model, data)
         markers = self._task.goal_markers(np.asarray(goal, dtype=np.float64)[None])[0]
-        camera = self._above(maze) if maze is not None else self._beside(markers)
+        from_above = maze is not None or self._task.from_above
+        if self._whole is None:
+            self._whole = _corners(self._task, model, data) if maze is None else _outer_walls(maze)
+        camera = self._above() if from_above else self._beside(markers)
         option, everything = mujoco.MjvOption(), mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(model, data, option, None, camera, everything, scene)
         for flag in COSTLY:
             scene.flags[flag] = False
         scene.nlight = 1  # the headlight
-        for place in markers:
-            self._add(mujoco.mjtGeom.mjGEOM_SPHERE, [self._task.spec.success_threshold] * 3, place, GOAL_COLOUR)
-        if maze is not None:
-            _see_straight(scene, 0.5 * (max(maze.grid.shape) - 1) * maze.cell)  # up to the middle of the outer walls
+        for *place, radius in markers:
+            self._add(mujoco.mjtGeom.mjGEOM_SPHERE, [radius] * 3, place, GOAL_COLOUR)
+        if from_above:
+            half = 0.5 * float(np.max(self._whole[1][:2] - self._whole[0][:2]))
+            _see_straight(scene, half)
             if self._root is not None:
                 place = [*data.xpos[self._root][:2], 0.02]
-                self._add(mujoco.mjtGeom.mjGEOM_CYLINDER, [maze.cell / 6, maze.cell / 6, 0.01], place, HERE_COLOUR)
+                self._add(mujoco.mjtGeom.mjGEOM_CYLINDER, [half / 13, half / 13, 0.01], place, HERE_COLOUR)
         self._context.make_current()
         mujoco.mjr_render(self._view, scene, self._renderer)
         mujoco.mjr_readPixels(self._picture, self._depth, self._view, self._renderer)
@@ -141,29 +147,27 @@ class Scene:
         )
         self._scene.ngeom += 1
 
-    def _above(self, maze: Maze) -> Any:
-        """A camera straight above a maze, so turned that the picture lies as the maze's text does."""
+    def _above(self) -> Any:
+        """A camera straight above, so turned that the picture of a maze lies as its text does."""
+        assert self._whole is not None
         camera = mujoco.MjvCamera()
-        rows, columns = maze.grid.shape
-        camera.lookat[:] = 0.5 * (rows - 1) * maze.cell, 0.5 * (columns - 1) * maze.cell, 0.0
-        camera.azimuth, camera.elevation, camera.distance = 180.0, -90.0, 2 * maze.cell
+        camera.lookat[:] = 0.5 * (self._whole[0] + self._whole[1])
+        camera.azimuth, camera.elevation, camera.distance = 180.0, -90.0, 10.0
         return camera
 
     def _beside(self, markers: Array) -> Any:
         """A camera that follows a robot which moves about, with its goal in sight; otherwise one that sees all."""
+        assert self._whole is not None
         camera = mujoco.MjvCamera()
-        camera.azimuth, camera.elevation = (90.0, -DOWN) if self._root is not None else (120.0, -DOWN)
+        (low, high), stays, radius = self._whole, 1, 0.0
         if self._root is not None:
-            seen = np.concatenate((self._data.xpos[self._root][None], markers))
-            low, high = seen.min(axis=0), seen.max(axis=0)
-            extent = max(CLOSEST, 1.3 * float(np.linalg.norm(high - low)))
-        else:
-            reach = self._models[0].geom_rbound[self._solid, None]
-            low, high = ((self._data.geom_xpos[self._solid] + sign * reach) for sign in (-1, 1))
-            low, high = low.min(axis=0), high.max(axis=0)
-            extent = 0.6 * float(np.linalg.norm(high - low))
+            place, reach = markers[:, :3], markers[:, 3:]
+            seen = np.concatenate((self._data.xpos[self._root][None], place - reach, place + reach))
+            (low, high), stays, radius = (seen.min(axis=0), seen.max(axis=0)), 0, 0.5 * CLOSEST
         camera.lookat[:] = 0.5 * (low + high)
-        camera.distance = 0.5 * extent / np.tan(np.radians(0.5 * self._models[0].vis.global_.fovy))
+        camera.azimuth, camera.elevation = AROUND[stays], -DOWN[stays]
+        radius = max(radius, (0.65, 0.5)[stays] * float(np.linalg.norm(high - low)))
+        camera.distance = radius / np.tan(np.radians(0.5 * self._models[0].vis.global_.fovy))
         return camera
 
     def close(self) -> None:
@@ -192,7 +196,39 @@ def _subdued(model: Any, size: int) -> Any:
         first = model.tex_adr[texture]
         last = first + model.tex_height[texture] * model.tex_width[texture] * model.tex_nchannel[texture]
         model.tex_data[first:last] = 190 + model.tex_data[first:last] // 8
+    model.geom_rgba[floors & (model.geom_matid < 0), :3] = FLOOR
+    model.geom_matid[(model.geom_bodyid == 0) & ~floors] = -1  # walls, which may inherit a robot's
+    _tell_apart(model)
     return model
+
+
+def _tell_apart(model: Any) -> None:
+    """Give what moves by itself, beside the first, a colour of its own, unless it has one."""
+    moving = model.body_rootid[model.geom_bodyid]
+    roots = [int(root) for root in np.unique(moving[moving > 0])]
+    plain = {tuple(colour) for colour in model.geom_rgba[moving == roots[0]].tolist()} if roots else set()
+    for root, colour in zip(roots[1:], OBJECTS * len(roots), strict=False):
+        for geom in np.flatnonzero(moving == root):
+            if tuple(model.geom_rgba[geom].tolist()) in plain and model.geom_rgba[geom, 3] > 0:
+                model.geom_matid[geom], model.geom_rgba[geom] = -1, colour
+
+
+def _corners(task: Task, model: Any, data: Any) -> tuple[Array, Array]:
+    """The lowest and the highest x, y, z of all but floors, and of goals as they are drawn."""
+    solid = model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE
+    turned = data.geom_xmat[solid].reshape(-1, 3, 3)
+    middle = data.geom_xpos[solid] + np.einsum("gij,gj->gi", turned, model.geom_aabb[solid, :3])
+    half = np.einsum("gij,gj->gi", np.abs(turned), model.geom_aabb[solid, 3:])
+    goals = task.goal_markers(task.start(np.random.default_rng(0), 64).goal).reshape(-1, 4)
+    middle, half = np.concatenate((middle, goals[:, :3])), np.concatenate((half, np.tile(goals[:, 3:], 3)))
+    return (middle - half).min(axis=0), (middle + half).max(axis=0)
+
+
+def _outer_walls(maze: Maze) -> tuple[Array, Array]:
+    """Corners of a square with a maze in its middle, up to the middle of the outer walls."""
+    middle = 0.5 * maze.cell * (np.array([*maze.grid.shape, 1.0]) - 1.0)
+    half = np.array([middle.max(), middle.max(), 0.0])
+    return middle - half, middle + half
 
 
 def _see_straight(scene: Any, half: float) -> None:

@@ -174,6 +174,8 @@ class AntPush(_AntWithObject):
         fidelity: as for `Ant`; in `fast`, feet and torso touch walls and box.
     """
 
+    from_above = True
+
     def __init__(self, *, episode_length: int = 1000, fidelity: str = "fast") -> None:
         super().__init__("ant_push", episode_length=episode_length, fidelity=fidelity)
         self._describe(

@@ -316,6 +316,10 @@ class ArmGrasp(Arm):
         distance: Array = np.maximum(middle / MIDDLE_TOLERANCE, np.abs(difference[:, 6]) / OPENING_TOLERANCE)
         return distance
 
+    def goal_markers(self, goal: Array) -> Array:
+        middle = 0.5 * (goal[:, None, :3] + goal[:, None, 3:6])
+        return np.concatenate((middle, np.full((len(goal), 1, 1), MIDDLE_TOLERANCE)), axis=2)
+
 
 def servo_force(batch: Any) -> Array:
     """(num_envs, servos) what each servo exerts in this state: `actuator_force`, which the engine leaves behind."""

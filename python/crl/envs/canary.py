@@ -37,10 +37,11 @@ def summary(name: str, disturbance: float = 0.0) -> dict[str, float]:
         `position`, norm of all their coordinates at the end; `speed`, the largest of a coordinate at any step;
         `contacts`, mean over the steps. At last `diverged`: how often MuJoCo gave up, `WILD_STEPS` more included.
     """
-    from crl import envs
     from crl.envs.physics import DIVERGENCE_WARNINGS, mujoco
+    from crl.envs.registry import create
+    from crl.envs.vector_env import VectorEnv
 
-    env = envs.make(name, WORLDS, seed=SEED, num_threads=1)
+    env = VectorEnv(create(name, {}), WORLDS, seed=SEED, num_threads=1)
     env.reset(seed=SEED)
     batch, repeat = env.batch, env.env_spec.action_repeat
     noise = np.random.default_rng(SEED).standard_normal(batch.qpos.shape)

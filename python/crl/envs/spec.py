@@ -81,10 +81,14 @@ class EnvSpec:
         """All of it but name and description, in words, each under its heading: what `crl envs NAME` prints."""
         indices = ", ".join(map(str, self.goal_indices))
         place = f" ({indices} of the observation)" if self.goal_indices else ""
+
+        def told(count: int, more: str) -> str:
+            return f"{count} {'entry' if count == 1 else 'entries'}{more}"
+
         return {
-            "observation": f"{self.observation_dim} entries" + (f"; {self.observation}" if self.observation else ""),
-            "action": f"{self.action_dim} entries in [-1, 1]",
-            "goal": f"{self.goal_dim} entries{place}" + (f"; {self.goal}" if self.goal else ""),
+            "observation": told(self.observation_dim, f"; {self.observation}" if self.observation else ""),
+            "action": told(self.action_dim, " in [-1, 1]"),
+            "goal": told(self.goal_dim, place + (f"; {self.goal}" if self.goal else "")),
             "success": self.success,
             "start": self.start or "not said",
             "episode": f"{self.episode_length:,} steps of {self.dt:g} s, {self.action_repeat} of the physics each",

@@ -37,6 +37,9 @@ class Task(ABC):
     differs_by_world: bool = False
     """Whether each world has a model of its own, from `build_worlds`; `start_in` then knows which world it is."""
 
+    from_above: bool = False
+    """Whether pictures show all of it from straight above, as they do mazes; others are seen from the side."""
+
     @property
     def state_spec(self) -> EnvSpec:
         """The sizes of what `observe`, `start` and `distance` deal with: those of `spec`, unless images are shown."""
@@ -96,13 +99,18 @@ class Task(ABC):
         return None
 
     def goal_markers(self, goal: Array) -> Array:
-        """(count, markers, 3) where pictures show goals (count, goal_dim), as spheres of the success radius.
+        """(count, markers, 4): the spheres, x, y, z and radius in m, that show goals (count, goal_dim) in pictures.
 
-        By default one each: a goal of 3 is a place, of 2 a place on the floor, of 1 a place along x; of more, none.
+        By default of the radius of success, and a goal of 3, 6 or more entries is one, two or more places, of 2 a
+        place on the floor, of 1 a place along x.
         """
-        if (dim := self.spec.goal_dim) > 3:
-            return np.empty((len(goal), 0, 3))
-        places = np.zeros((len(goal), 1, 3))
-        places[:, 0, 2] = self.spec.success_threshold
-        places[:, 0, :dim] = goal
-        return places
+        count, dim = goal.shape
+        if dim > 3 and dim % 3:
+            return np.empty((count, 0, 4))
+        markers = np.full((count, max(1, dim // 3), 4), self.spec.success_threshold)
+        if dim < 3:
+            markers[:, 0, :2] = 0.0
+            markers[:, 0, :dim] = goal
+        else:
+            markers[:, :, :3] = goal.reshape(count, -1, 3)
+        return markers

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crl import envs
 from crl.envs.registry import create
 
@@ -105,9 +107,9 @@ def draw(name: str) -> None:
     env = envs.VectorEnv(create(name, {}), 1, seed=SEED, num_threads=1)
     env.reset(seed=SEED)
     for _ in range(5):
-        observation = env.step(env.action_space.sample() * 0)[0]
+        env.step(np.zeros(env.action_space.shape))
     with Scene(env.task, [env.batch.get_model(0)], SIZE) as scene:
-        picture = scene.draw(env.batch.state[0], observation["desired_goal"][0])
+        picture = scene.draw(env.batch.state[0], env.places[1][0])
     env.close()
     Image.fromarray(picture).save(IMAGES / f"{name}.jpg", quality=QUALITY)
 

@@ -53,7 +53,7 @@ def test_every_environment_says_all(name):
 @pytest.mark.parametrize("name", FIRST)
 def test_those_that_end_early_say_so(name):
     task = create(name, {})
-    ends = task.terminated(np.full((1, task.spec.observation_dim), 5.0))
+    ends = task.terminated(np.full((1, task.state_spec.observation_dim), 5.0))
     assert bool(ends[0]) == (task.spec.terminates != "never")
 
 

@@ -34,7 +34,7 @@ class Recording:
     state: NDArray[np.float64]
     """(T + 1, N, S) rows of `mujoco.batch.Batch.state`."""
     achieved: NDArray[np.float32]
-    """(T + 1, N, G)"""
+    """(T + 1, N, G), G being the `goal_dim` of the task's `state_spec`."""
     goal: NDArray[np.float32]
     """(T + 1, N, G)"""
     distance: NDArray[np.float32]
@@ -66,12 +66,12 @@ def record(policy: Any, env: Any, *, seed: int, steps: int, deterministic: bool 
     shown, info = env.reset(seed=seed)
     models = [env.batch.get_model(world) for world in range(env.num_envs)]
     running, length = np.ones(env.num_envs, dtype=np.bool_), np.zeros(env.num_envs, dtype=np.int64)
-    moments = [_moment(env, shown, info)]
+    moments = [_moment(env, info)]
     moments[0]["success"][:] = False
     for _ in range(steps):
         action = policy.act(shown["observation"], shown["desired_goal"], deterministic=deterministic)
         shown, _, terminated, truncated, info = env.step(action.cpu().numpy())
-        now, before = _moment(env, shown, info), moments[-1]
+        now, before = _moment(env, info), moments[-1]
         for column, values in now.items():
             values[~running] = before[column][~running]
         moments.append(now)
@@ -83,11 +83,12 @@ def record(policy: Any, env: Any, *, seed: int, steps: int, deterministic: bool 
     return Recording(env.task, models, length=length, **columns)
 
 
-def _moment(env: Any, shown: dict[str, Any], info: dict[str, Any]) -> dict[str, NDArray[Any]]:
+def _moment(env: Any, info: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    achieved, goal = env.places
     return {
         "state": env.batch.state.copy(),
-        "achieved": shown["achieved_goal"],
-        "goal": shown["desired_goal"],
+        "achieved": achieved,
+        "goal": goal,
         "distance": info["distance"],
         "success": info["success"],
     }

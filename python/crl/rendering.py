@@ -159,11 +159,12 @@ class Scene:
         """A camera that follows a robot which moves about, with its goal in sight; otherwise one that sees all."""
         assert self._whole is not None
         camera = mujoco.MjvCamera()
-        (low, high), stays, radius = self._whole, 1, 0.0
+        (low, high), stays = self._whole, 1
+        radius = 0.5 * float(np.linalg.norm(high - low))
         if self._root is not None:
             place, reach = markers[:, :3], markers[:, 3:]
             seen = np.concatenate((self._data.xpos[self._root][None], place - reach, place + reach))
-            (low, high), stays, radius = (seen.min(axis=0), seen.max(axis=0)), 0, 0.5 * CLOSEST
+            (low, high), stays, radius = (seen.min(axis=0), seen.max(axis=0)), 0, min(0.5 * CLOSEST, radius)
         camera.lookat[:] = 0.5 * (low + high)
         camera.azimuth, camera.elevation = AROUND[stays], -DOWN[stays]
         radius = max(radius, (0.65, 0.5)[stays] * float(np.linalg.norm(high - low)))

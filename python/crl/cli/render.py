@@ -112,7 +112,12 @@ def _draw_paths(episode: "Recording", stem: Path, saved: Path | None) -> None:
     from crl.run import load_buffer
 
     visited = None
-    if saved is not None and len(episode.mazes) < 2 and (saved / "buffer.crlb").is_file():
+    if (
+        saved is not None
+        and len(episode.mazes) < 2
+        and not episode.task.spec.image
+        and (saved / "buffer.crlb").is_file()
+    ):
         visited = load_buffer(saved).sample(VISITED_ROWS, goal="random").goal
     picture = stem.with_name(f"{stem.name}_paths.png")
     draw_paths(episode, picture, visited=visited)

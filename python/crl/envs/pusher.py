@@ -143,9 +143,6 @@ class Pusher(Task):
         observation[:, end:] = batch.qvel[:, :7]
         return observation
 
-    def goal_markers(self, goal: Array) -> Array:
-        return goal.reshape(len(goal), -1, 3)
-
     def distance(self, achieved_goal: Array, desired_goal: Array) -> Array:
         difference = (achieved_goal - desired_goal).reshape(len(achieved_goal), -1, 3)
         distance: Array = np.sqrt(np.square(difference).sum(axis=2)).max(axis=1)

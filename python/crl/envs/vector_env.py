@@ -99,6 +99,11 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         """The `mujoco.MjModel` of every world; where worlds differ, `batch.get_model(world)` is that of one."""
         return self.batch.model
 
+    @property
+    def places(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Achieved and desired goals now, (num_envs, goal_dim) of `task.state_spec`: also where images are shown."""
+        return self._observation[:, self._goal_indices], self._goal.copy()
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start a new episode in every world.
 
@@ -198,7 +203,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
     def _evaluate(self) -> tuple[Observation, NDArray[np.bool_], NDArray[np.float32]]:
         """The observation for the caller, whether it is at the goal, and how far from it."""
         self._goal[:] = self.task.desired_goal(self._observation, self._goal)
-        achieved, desired = self._observation[:, self._goal_indices], self._goal.copy()
+        achieved, desired = self.places
         distance = self.task.distance(achieved, desired).astype(np.float32)
         if self.env_spec.image:
             state, goal = self.task.draw(self._observation, None), self.task.draw(None, desired)

@@ -258,12 +258,12 @@ def test_paths_need_no_gl(crl: Callable[..., Result], monkeypatch: pytest.Monkey
 
 
 def test_worlds_with_a_maze_each_get_a_panel_each(tmp_path: Path) -> None:
-    def size(worlds: int) -> tuple[int, int]:
+    def height(worlds: int) -> int:
         draw_paths(recorded("point_random_maze", worlds, steps=3), tmp_path / "paths.png")
         with Image.open(tmp_path / "paths.png") as picture:
-            return picture.size
+            return picture.height
 
-    assert size(4)[0] == 2 * size(1)[0]
+    assert height(4) > 1.7 * height(2)
 
 
 def test_a_run_is_shown_beside_its_buffer(

@@ -205,12 +205,15 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDA
         self._goal[:] = self.task.desired_goal(self._observation, self._goal)
         achieved, desired = self.places
         distance = self.task.distance(achieved, desired).astype(np.float32)
+        observation: Observation = {
+            "observation": self._observation.copy(),
+            "achieved_goal": achieved,
+            "desired_goal": desired,
+        }
         if self.env_spec.image:
             state, goal = self.task.draw(self._observation, None), self.task.draw(None, desired)
-            seen, achieved, desired = (image.reshape(self.num_envs, -1) for image in (state, state, goal))
-        else:
-            seen = self._observation.copy()
-        observation = {"observation": seen, "achieved_goal": achieved, "desired_goal": desired}
+            images = zip(observation, (state, state, goal), strict=True)
+            observation = {name: image.reshape(self.num_envs, -1) for name, image in images}
         return observation, distance < self.env_spec.success_threshold, distance
 
     def _checked_actions(self, actions: ArrayLike) -> NDArray[np.floating[Any]]:

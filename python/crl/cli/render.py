@@ -59,6 +59,7 @@ def command(
     need_extra("plot", "matplotlib", "PIL")
     from crl import envs
     from crl.collector import UniformPolicy
+    from crl.evaluation import world_seed
     from crl.recording import record
     from crl.run import load_policy
 
@@ -76,7 +77,7 @@ def command(
         raise ConfigError(f"--paths: the goals of {spec.name} are no places in a plane; leave it out.")
     stem = Path(output) if output else _stem(run, saved, spec.name, random)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    worlds = envs.make(env, episodes or (PATHS if paths else EPISODES), seed=seed, **options)
+    worlds = envs.make(env, episodes or (PATHS if paths else EPISODES), seed=world_seed(seed), **options)
     try:
         episode = record(policy, worlds, seed=seed, steps=steps or spec.episode_length, deterministic=not stochastic)
     finally:

@@ -51,7 +51,7 @@ def measure_steps(benchmark, step, actions):
 
 
 @pytest.mark.parametrize("num_envs", [64, *large(256, 1024)])
-@pytest.mark.parametrize("name", ["ant_u_maze", "ant", "humanoid", "reacher", "point_u_maze"])
+@pytest.mark.parametrize("name", ["ant_u_maze", "ant", "humanoid", "arm_push_easy", "reacher", "point_u_maze"])
 def test_worlds(benchmark, name, num_envs):
     benchmark.group = "env steps"
     measure(benchmark, envs.make(name, num_envs))
@@ -112,7 +112,7 @@ def cpu_seconds(work):
     return time.process_time() - start
 
 
-@pytest.mark.parametrize("name", [*large("ant_u_maze", "ant", "humanoid"), "reacher", "point_u_maze"])
+@pytest.mark.parametrize("name", [*large("ant_u_maze", "ant", "humanoid", "arm_push_easy"), "reacher", "point_u_maze"])
 def test_share_of_bare_physics(benchmark, name):
     """One thread, 256 worlds: the whole `step` beside MuJoCo's own C loop over the same states and actions."""
     benchmark.group = "share of bare mj_step"

@@ -82,10 +82,23 @@ _POINT_MAZE = {
 # and until then the policy is noise; and goals that lie farther than an untrained ant walks must come from other rows.
 _ANT = {"initial_alpha": 0.02, "actor_goals": "mixture"}
 
+# The arm is where its servos were told to be a few steps ago: after 90,000 steps it stays at every goal; at 0.99 it finds 4
+# of 10. A narrow network, as for the point mazes, and a temperature that need not fall first.
+_ARM_REACH = {
+    "gamma": 0.9,
+    "width": 64,
+    "learning_rate": 6e-4,
+    "initial_alpha": 0.05,
+    "learning_starts": 12_800,
+    "total_env_steps": 150_000,
+    "eval_interval": 30_000,
+}
+
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # The arm forgets within a few steps: at 0.99 the critic stays at chance, at 0.8 it learns.
         "reacher": {"gamma": 0.8, "total_env_steps": 500_000, "eval_interval": 50_000},
+        "arm_reach": _ARM_REACH,
         "ant": _ANT,
         "ant_u_maze": _ANT,
         "ant_u_maze_eval": _ANT,

@@ -82,8 +82,8 @@ _POINT_MAZE = {
 # and until then the policy is noise; and goals that lie farther than an untrained ant walks must come from other rows.
 _ANT = {"initial_alpha": 0.02, "actor_goals": "mixture"}
 
-# The arm is where its servos were told to be a few steps ago: after 90,000 steps it stays at every goal; at 0.99 it finds 4
-# of 10. A narrow network, as for the point mazes, and a temperature that need not fall first.
+# The arm is where its servos were told to be a few steps ago: after 90,000 steps it stays at every goal, at 0.99 it
+# finds 4 of 10. A narrow network, as for the point mazes, and a temperature that need not fall first.
 _ARM_REACH = {
     "gamma": 0.9,
     "width": 64,

@@ -174,7 +174,7 @@ def test_spec():
     assert spec.success == "info['is_success']"
     assert envs.spec(NAME, episode_length=7, workers=2).episode_length == 7
     assert envs.spec(NAME, tells="", success_threshold=0.5).success == "within 0.5"
-    assert envs.spec(NAME).name == NAME
+    assert envs.spec(NAME, episode_length=7) is envs.spec(NAME, episode_length=7)  # no second environment is made
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def spec(name: str, options: dict[str, Any]) -> EnvSpec:
         MissingExtraError: the package is not installed.
     """
     options = {key: value for key, value in options.items() if key != "workers"}
-    return _described(name) if not options else _describe(name, **options)
+    plain = all(isinstance(value, str | int | float | None) for value in options.values())
+    return _described(name, **options) if plain else _describe(name, **options)
 
 
 def make(
@@ -71,11 +72,6 @@ def make(
     return goal_env.make(_maker(name, options), described, num_envs, seed=seed, workers=workers)
 
 
-@lru_cache(maxsize=16)
-def _described(name: str) -> EnvSpec:
-    return _describe(name)
-
-
 def _describe(name: str, *, success_threshold: float | None = None, **options: Any) -> EnvSpec:
     make_env = _maker(name, options)
     from crl.envs.goal_env import describe
@@ -88,6 +84,10 @@ def _describe(name: str, *, success_threshold: float | None = None, **options: A
         return describe(env, name, success_threshold=success_threshold)
     finally:
         env.close()
+
+
+_described = lru_cache(maxsize=16)(_describe)
+"""A run asks for its environment's spec time and again, and that is to make one."""
 
 
 def _maker(name: str, options: dict[str, Any]) -> partial[gymnasium.Env[Any, Any]]:

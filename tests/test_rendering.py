@@ -132,7 +132,7 @@ def test_every_family_shows_its_goal(name: str) -> None:
     markers = task.goal_markers(goal)
     assert markers.shape[0] == 5
     assert markers.shape[1:] >= (1, 4)
-    assert ((markers[..., 3] > 0) & (markers[..., 3] <= 0.5)).all(), "the last column is radii"
+    assert ((markers[..., 3] > 0) & (markers[..., 3] <= 2)).all(), "the last column is radii"
 
 
 @needs_gl

@@ -1,6 +1,7 @@
 """Pictures: what is drawn where, by which backend, and what `crl render` writes."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,28 +185,26 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(rendering, "backend", rendering.functools.cache(rendering.backend.__wrapped__))
     found = rendering.importlib.import_module
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
-
-    class Works:
-        def __init__(self, *size: int) -> None: ...
-        def make_current(self) -> None: ...
-        def free(self) -> None: ...
+    monkeypatch.setenv("MUJOCO_GL", "")
+    monkeypatch.setattr(rendering, "_probe", lambda context: None)
 
     def arrange(*names: str) -> None:
         def load(name: str) -> Any:
             if name in names:
                 raise ImportError(f"no {name}.\nand more")
-            return type("module", (), {"GLContext": Works}) if name.startswith("mujoco.") else found(name)
+            return type("module", (), {"GLContext": object}) if name.startswith("mujoco.") else found(name)
 
         monkeypatch.setattr(rendering.importlib, "import_module", load)
 
     return arrange
 
 
-def test_egl_comes_first_then_osmesa(broken: Callable[..., None]) -> None:
+def test_egl_comes_first_then_osmesa(broken: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     broken()
     assert rendering.backend()[0] == "EGL"
+    assert os.environ["MUJOCO_GL"] == "egl"
     rendering.backend.cache_clear()
+    monkeypatch.setenv("MUJOCO_GL", "")
     broken("mujoco.egl")
     assert rendering.backend()[0] == "OSMesa"
 
@@ -222,6 +221,7 @@ def test_where_nothing_draws_one_line_says_why_and_what_to_install(broken: Calla
         rendering.backend()
     told = str(caught.value)
     assert "\n" not in told
+    assert os.environ["MUJOCO_GL"] == "", "as it was"
     for part in ("EGL (no mujoco.egl)", "OSMesa (no mujoco.osmesa)", "libegl1", "libosmesa6"):
         assert part in told
 

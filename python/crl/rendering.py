@@ -51,15 +51,14 @@ def backend() -> tuple[str, Any]:
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
     reasons = []
     for name in (wanted,) if wanted in NAMES else PREFERRED.get(sys.platform, ("glfw",)):
-        platform = os.environ.get("PYOPENGL_PLATFORM")
+        before = {variable: os.environ.get(variable) for variable in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+        os.environ["MUJOCO_GL"] = name  # by which MuJoCo's own library finds OpenGL's functions
         try:
             module = importlib.import_module(f"mujoco.{name}")
-            context = module.GLContext(16, 16)
-            context.make_current()
-            context.free()
+            _probe(module.GLContext)
         except Exception as error:  # a missing library shows as whatever the binding stumbles over
             reasons.append(f"{NAMES[name]} ({_told(error)})")
-            _forget(name, platform)
+            _forget(name, before)
         else:
             return NAMES[name], module.GLContext
     raise MissingExtraError(f"nothing here can draw: {', '.join(reasons)}; {INSTALL}.")
@@ -72,12 +71,25 @@ def _told(error: Exception) -> str:
         return type(error).__name__
 
 
-def _forget(name: str, platform: str | None) -> None:
+def _probe(context_class: Any) -> None:
+    """Raise unless contexts of this class can be drawn in."""
+    context = context_class(16, 16)
+    try:
+        context.make_current()
+        mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100).free()
+    finally:
+        context.free()
+
+
+def _forget(name: str, before: dict[str, str | None]) -> None:
     """Let another backend be tried: PyOpenGL binds itself to the first one."""
     for module in [m for m in sys.modules if m.partition(".")[0] == "OpenGL" or m.startswith(f"mujoco.{name}")]:
         del sys.modules[module]
-    if platform is None:
-        os.environ.pop("PYOPENGL_PLATFORM", None)
+    for variable, value in before.items():
+        if value is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = value
 
 
 class Scene:

@@ -12,6 +12,7 @@ import pytest
 
 from crl import config, envs
 from crl.cli import VERBS, main
+from crl.envs.layouts import Maze
 from crl.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +73,9 @@ def test_python_runs(page, tmp_path):
 
 
 @pytest.mark.parametrize("words", commands())
-def test_command_parses(words):
+def test_command_parses(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my_maze.txt").write_text("\n".join(Maze.named("u").rows))
     if words in (["--help"], ["--version"]):
         return
     verb, *arguments = words

@@ -171,8 +171,9 @@ def test_each_object_has_a_marker_at_its_goal():
     env = envs.make("pusher2", 2)
     goal = env.reset()[0]["desired_goal"]
     markers = env.task.goal_markers(goal)
-    assert markers.shape == (2, 2, 3)
-    np.testing.assert_array_equal(markers[1, 1], goal[1, 3:])
+    assert markers.shape == (2, 2, 4)
+    np.testing.assert_array_equal(markers[1, 1, :3], goal[1, 3:])
+    np.testing.assert_allclose(markers[..., 3], env.env_spec.success_threshold)
 
 
 def test_pusher_reacher_goals():

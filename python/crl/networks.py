@@ -134,7 +134,7 @@ class Vision(nn.Module):
         self._image, self._images = image, images
         sizes = [(channels, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)]
         self.convolutions = nn.Sequential(
-            *(layer for size in sizes for layer in (_convolution(*size, generator), nn.ReLU()))
+            *(layer for size in sizes for layer in (Convolution(*size, generator), nn.ReLU()))
         )
         with torch.no_grad():
             seen = self.convolutions(torch.zeros(1, channels, height, width)).numel()
@@ -148,13 +148,20 @@ class Vision(nn.Module):
         return self.network(torch.cat((seen, x[:, pixels:]), -1))  # type: ignore[no-any-return]
 
 
-def _convolution(channels: int, filters: int, size: int, stride: int, generator: torch.Generator | None) -> nn.Conv2d:
-    """A convolution whose weights are drawn from `generator` by the same law as a `Dense`'s."""
-    layer = nn.utils.skip_init(nn.Conv2d, channels, filters, size, stride)
-    bound = 1 / math.sqrt(channels * size * size)
-    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-    nn.init.zeros_(layer.bias)
-    return layer
+class Convolution(nn.Conv2d):
+    """A convolution without padding, whose weights are drawn from `generator` by the same law as a `Dense`'s."""
+
+    def __init__(
+        self, channels: int, filters: int, size: int, stride: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__(channels, filters, size, stride)
+        bound = 1 / math.sqrt(channels * size * size)
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def reset_parameters(self) -> None:
+        """Leave out PyTorch's own initialisation, which would draw from the global generator."""
 
 
 NETWORKS: dict[str, type[ResidualMLP] | type[MLP]] = {"residual": ResidualMLP, "mlp": MLP}

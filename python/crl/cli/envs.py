@@ -31,7 +31,7 @@ def command(name: str | None, layout: str | None) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "observation", "action", "goal", "episode", "success within"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True, overflow="ignore")
     for known in envs.names():
         spec = envs.spec(known)
         dims = (spec.observation_dim, spec.action_dim, spec.goal_dim, spec.episode_length)

@@ -47,7 +47,7 @@ class Task(ABC):
 
     def draw(self, state: Array | None, goal: Array | None) -> NDArray[np.uint8]:
         """Images (num_envs, *spec.image) of states, `observe`'s, or of goals; one of the two is given."""
-        raise NotImplementedError(f"{type(self).__name__} shows images, so it must say how they are drawn")
+        raise TypeError(f"{type(self).__name__}: spec.image is set, so draw() must say what an image shows")
 
     @abstractmethod
     def build_model(self) -> Any:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -294,3 +295,12 @@ def test_mistakes_are_one_line(crl: Callable[..., Result], arguments: tuple[str,
     assert shown.exit_code in (1, 2)
     assert isinstance(shown.exception, SystemExit)
     assert all(part in shown.stderr for part in parts), shown.stderr
+
+
+@needs_gl
+def test_torch_may_need_triton_after_something_was_drawn():
+    """Both bring an LLVM, and a process that loads them in the wrong order dies."""
+    pytest.importorskip("triton")
+    program = "import crl.rendering; crl.rendering.backend(); import triton; import torch._dynamo"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

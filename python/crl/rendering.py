@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import importlib
@@ -49,6 +50,10 @@ def backend() -> tuple[str, Any]:
         MissingExtraError: none works; it says why, and what to install.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    # Mesa and triton, which torch imports when it first needs it, each bring an LLVM: in that order the second
+    # one kills the process, in this order it does not.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton._C.libtriton")
     reasons = []
     for name in (wanted,) if wanted in NAMES else PREFERRED.get(sys.platform, ("glfw",)):
         before = {variable: os.environ.get(variable) for variable in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}

@@ -256,6 +256,12 @@ def test_resolving_leaves_only_the_run_directory_open_and_changes_nothing_twice(
             assert resolve(once, device=device, num_cores=7).config == once
 
 
+def test_images_get_a_buffer_that_fits_into_memory() -> None:
+    assert resolved(env="point_nine_rooms_image").buffer_capacity == 100_000
+    assert resolved(env="point_nine_rooms_image", buffer_capacity=5000).buffer_capacity == 5000
+    assert resolved(env="point_nine_rooms").buffer_capacity > 100_000
+
+
 def test_aliases_become_the_canonical_name() -> None:
     config = resolved(env="ant_maze")
     assert (config.env, config.eval_env) == ("ant_u_maze", "ant_u_maze")

@@ -131,7 +131,7 @@ def roll(env, steps=6):
     return np.stack([env.step(rng.uniform(-1, 1, env.action_space.shape))[0]["observation"] for _ in range(steps)])
 
 
-@pytest.mark.parametrize("name", ["ant_random_maze", "point_random_maze_eval"])
+@pytest.mark.parametrize("name", ["ant_random_maze", "humanoid_random_maze", "point_random_maze_eval"])
 def test_worlds_differ_by_seed_and_are_the_same_bits_at_any_thread_count(name):
     one, two, other = (
         envs.make(name, 6, seed=seed, num_threads=threads, episode_length=4)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from crl.errors import ConfigError, MissingExtraError, nearest
-from crl.presets import PRESETS, RECIPES, adapted_recipe, device_sizes
+from crl.presets import IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes
 
 AUTO: Any = None
 """Marks a setting that the preset, the environment's recipe or the device decides."""
@@ -348,6 +348,8 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     fill(RECIPES.get(values["env"], {}), f"recipe {values['env']}")
     if envs.is_adapted(spec.name):
         fill(adapted_recipe(spec.episode_length), "recipe adapted")
+    if spec.image:
+        fill(IMAGE_SIZES, "sizes for images")
     kind = "cpu" if device == "cpu" else "cuda"
     for sizes in device_sizes(kind, values):
         fill(sizes, f"sizes for {kind}")

@@ -104,11 +104,12 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "ant_u_maze_eval": _ANT,
         "point_u_maze": _POINT_MAZE,
         "point_u_maze_eval": _POINT_MAZE,
-        "point_u_maze_image": _POINT_MAZE,
-        "point_u_maze_eval_image": _POINT_MAZE,
     }
 )
 """Measured to learn well (docs/results), by canonical environment name."""
+
+# An image has 12 kB, so the rows that other worlds keep would not fit, neither into memory nor into a checkpoint.
+IMAGE_SIZES: Mapping[str, Any] = MappingProxyType({"buffer_capacity": 100_000})
 
 # Another project's worlds are stepped in Python, one by one: few of them, more updates for each step, and a buffer that
 # keeps all. Temperature and actor's goals as for the ant, from a start that 20,000 updates can still leave.

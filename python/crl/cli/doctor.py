@@ -42,8 +42,10 @@ def _packages() -> Iterator[tuple[str, str]]:
     for extra, packages in EXTRAS.items():
         found = _versions(packages)
         missing = [name for name in packages if name not in found]
-        told = ", ".join(f"{name} {version}" for name, version in found.items())
-        yield extra, told + (f'; no {", ".join(missing)}: pip install "crl[{extra}]"' if missing else "")
+        told = [", ".join(f"{name} {version}" for name, version in found.items())] if found else []
+        if missing:
+            told.append(f'no {", ".join(missing)}: pip install "crl[{extra}]"')
+        yield extra, "; ".join(told)
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:

@@ -29,13 +29,14 @@ def command(name: str | None, layout: str | None) -> None:
             raise ConfigError(str(error)) from None
         click.echo(described(spec))
         return
+    specs = [envs.spec(known) for known in envs.names()]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "observation", "action", "goal", "episode", "success within"):
-        table.add_column(column, no_wrap=True, overflow="ignore")
-    for known in envs.names():
-        spec = envs.spec(known)
+    table.add_column("name", no_wrap=True, min_width=max(len(spec.name) for spec in specs))  # never cut
+    for column in ("observation", "action", "goal", "episode", "within"):
+        table.add_column(column, justify="right")
+    for spec in specs:
         dims = (spec.observation_dim, spec.action_dim, spec.goal_dim, spec.episode_length)
-        table.add_row(known, *map(str, dims), f"{spec.success_threshold:g}")
+        table.add_row(spec.name, *map(str, dims), f"{spec.success_threshold:g}")
     console.print(table)
 
 

@@ -16,7 +16,6 @@ from crl.envs.task import Array, Start, Task
 # z .55, upright; hip, ankle of each leg in turn.
 INITIAL_QPOS = np.array([0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1], dtype=np.float64)
 FEET = ("left_ankle_geom", "right_ankle_geom", "third_ankle_geom", "fourth_ankle_geom")
-FLOOR, WALL = 1, 2  # contact bits
 START_NOISE = "z .55 m, ankles bent by 1 rad; U(±.1) on every position, .1·N(0, 1) on every velocity"
 # s. MuJoCo's .02 is the stability limit at this timestep: feet then push off with energy from nowhere, and random
 # actions throw the ant out of [.2, 1.0] m after 35 steps instead of the 63 to 66 of finer timesteps and of RK4;
@@ -79,9 +78,10 @@ class Ant(Task):
         if self.fidelity == "fast":
             # Torso and legs do not carry the ant, as published: one that lies on its back sinks and terminates.
             physics.set_contacts(spec.geoms, contype=0, conaffinity=0)
-            physics.set_contacts([spec.geom("floor")], contype=0, conaffinity=FLOOR)
-            physics.set_contacts([spec.geom(foot) for foot in FEET], contype=FLOOR | WALL, conaffinity=0)
-            physics.set_contacts([spec.geom("torso_geom")], contype=WALL, conaffinity=0)
+            physics.set_contacts([spec.geom("floor")], contype=0, conaffinity=physics.FLOOR)
+            feet = [spec.geom(foot) for foot in FEET]
+            physics.set_contacts(feet, contype=physics.FLOOR | physics.WALL, conaffinity=0)
+            physics.set_contacts([spec.geom("torso_geom")], contype=physics.WALL, conaffinity=0)
             for geom in spec.geoms:
                 geom.solref = [CONTACT_TIME, 1.0]
         return spec
@@ -131,12 +131,7 @@ class AntMaze(MazeTask, Ant):
     def build_maze(self, maze: Maze, boxes: int = 0) -> Any:
         from crl.envs import physics
 
-        spec = self._robot()
-        if self.fidelity == "fast":
-            physics.add_walls(spec, maze, contype=0, conaffinity=WALL, boxes=boxes)
-        else:
-            physics.add_walls(spec, maze, boxes=boxes)
-        return spec.compile()
+        return physics.compile_maze(self._robot(), maze, self.fidelity, boxes)
 
     def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
         qpos, qvel = _standing(rng, len(goal))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.envs.ant import CONTACT_TIME, FLOOR, WALL, Ant, AntMaze
+from crl.envs.ant import CONTACT_TIME, Ant, AntMaze
 from crl.envs.task import Array, Start
 
 COLOUR = [0.85, 0.35, 0.2, 1.0]  # of ball and box
@@ -79,8 +79,8 @@ class _AntWithBall(_AntWithObject):
             type=physics.mujoco.mjtGeom.mjGEOM_SPHERE,
             size=[BALL_RADIUS, 0.0, 0.0],
             mass=0.576,
-            contype=WALL if fast else 0,
-            conaffinity=WALL if fast else 1,
+            contype=physics.WALL if fast else 0,
+            conaffinity=physics.WALL if fast else 1,
             rgba=COLOUR,
         )
         if fast:
@@ -198,13 +198,13 @@ class AntPush(_AntWithObject):
             name="box",
             type=physics.mujoco.mjtGeom.mjGEOM_BOX,
             size=BOX_HALF_SIZES,
-            contype=FLOOR | WALL if fast else 1,
-            conaffinity=WALL if fast else 1,
+            contype=physics.FLOOR | physics.WALL if fast else 1,
+            conaffinity=physics.WALL if fast else 1,
             rgba=COLOUR,
         )
         for name, (centre, half_sizes) in BLOCKS.items():
-            contacts = {"contype": 0, "conaffinity": WALL} if fast else {}
-            physics.add_wall(spec, f"wall_{name}", centre, half_sizes, BLOCK_HEIGHT, **contacts)
+            bits = physics.wall_bits(self.fidelity)
+            physics.add_wall(spec, f"wall_{name}", centre, half_sizes, BLOCK_HEIGHT, **bits)
         for geom in spec.geoms:
             geom.density, geom.solimp = DENSITY, SOLIMP
             if fast:

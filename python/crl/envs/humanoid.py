@@ -14,7 +14,6 @@ from crl.envs.spec import EnvSpec
 from crl.envs.task import Array, Start, Task
 
 START_HEIGHT, GOAL_HEIGHT = 1.4, 1.25  # m, of the torso
-FLOOR, WALL = 1, 2  # contact bits
 # `fast` is chosen by what a setting costs (CPU µs per env step, one thread) and by how far the torso is, after 20 steps
 # of the same random actions, from where RK4 at .0005 s brings it (median, mm):
 #   RK4, PGS, parts touch each other (gymnasium's)   .003 s    190    .9
@@ -84,8 +83,8 @@ class Humanoid(Task):
         physics.set_options(spec, self.fidelity)
         if self.fidelity == "fast":
             spec.option.solver = physics.mujoco.mjtSolver.mjSOL_NEWTON
-            physics.set_contacts(spec.geoms, contype=FLOOR | WALL, conaffinity=0)
-            physics.set_contacts([spec.geom("floor")], contype=0, conaffinity=FLOOR)
+            physics.set_contacts(spec.geoms, contype=physics.FLOOR | physics.WALL, conaffinity=0)
+            physics.set_contacts([spec.geom("floor")], contype=0, conaffinity=physics.FLOOR)
         return spec
 
     def control(self, action: Array, batch: Any) -> Array:
@@ -141,12 +140,7 @@ class HumanoidMaze(MazeTask, Humanoid):
     def build_maze(self, maze: Maze, boxes: int = 0) -> Any:
         from crl.envs import physics
 
-        spec = self._robot()
-        if self.fidelity == "fast":
-            physics.add_walls(spec, maze, contype=0, conaffinity=WALL, boxes=boxes)
-        else:
-            physics.add_walls(spec, maze, boxes=boxes)
-        return spec.compile()
+        return physics.compile_maze(self._robot(), maze, self.fidelity, boxes)
 
     def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
         qpos, qvel = _upright(len(goal))

@@ -19,7 +19,7 @@ class MazeTask(Task):
 
     @abstractmethod
     def build_maze(self, maze: Maze, boxes: int = 0) -> Any:
-        """The compiled model of the robot in `maze`, whose walls are filled up to `boxes` (`physics.add_walls`)."""
+        """The compiled model of the robot in `maze`, whose walls are filled up to `boxes` (`physics.compile_maze`)."""
 
     @abstractmethod
     def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:

@@ -20,16 +20,19 @@ __all__ = [
     "BEHIND",
     "CURRENT",
     "DIVERGENCE_WARNINGS",
+    "FLOOR",
     "LARGEST_VALUE",
+    "WALL",
     "Batch",
     "add_slides",
     "add_wall",
-    "add_walls",
+    "compile_maze",
     "cpu_count",
     "load_asset",
     "mujoco",
     "set_contacts",
     "set_options",
+    "wall_bits",
 ]
 
 # MuJoCo answers each of these by silently putting the world back to its initial state.
@@ -40,6 +43,7 @@ DIVERGENCE_WARNINGS = [
 ]
 # What a step leaves derived fields at: the state before its last physics step, or that after it.
 BEHIND, CURRENT = mujoco.mjtStage.mjSTAGE_NONE, mujoco.mjtStage.mjSTAGE_VEL
+FLOOR, WALL = 1, 2  # contact bits: what a geom of the `fast` robots stands on, and what stops it
 NOBODY = 1 << 30  # a contact bit that no geom answers
 LARGEST_VALUE = float(mujoco.mjMAXVAL)  # beyond it, at the next step
 
@@ -62,10 +66,16 @@ def set_options(spec: Any, fidelity: str) -> None:
         spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
 
 
-def add_walls(spec: Any, maze: Maze, *, contype: int = 1, conaffinity: int = 1, boxes: int = 0) -> None:
-    """Add a maze's walls, half a cell high, and where they are fewer than `boxes`, as many that nothing can touch.
+def wall_bits(fidelity: str) -> dict[str, int]:
+    """Contact bits of a wall: in `fast` it touches the geoms with `WALL` in their contype, otherwise every geom."""
+    return {"contype": 0, "conaffinity": WALL} if fidelity == "fast" else {"contype": 1, "conaffinity": 1}
 
-    Mazes with as many boxes make models of the same sizes, as `Task.build_worlds` needs.
+
+def compile_maze(spec: Any, maze: Maze, fidelity: str = "gymnasium", boxes: int = 0) -> Any:
+    """The model of a robot in a maze, whose walls are half a cell high.
+
+    Where they are fewer than `boxes`, boxes that nothing can touch make up the number: mazes with as many make
+    models of the same sizes, as `Task.build_worlds` needs.
     """
     cell = maze.cell
     for number in range(len(maze.walls()), boxes):
@@ -75,7 +85,8 @@ def add_walls(spec: Any, maze: Maze, *, contype: int = 1, conaffinity: int = 1, 
     for number, (top, bottom, left, right) in enumerate(maze.walls()):
         centre = 0.5 * (top + bottom) * cell, 0.5 * (left + right) * cell
         half_sizes = 0.5 * (bottom - top + 1) * cell, 0.5 * (right - left + 1) * cell
-        add_wall(spec, f"wall_{number}", centre, half_sizes, 0.5 * cell, contype=contype, conaffinity=conaffinity)
+        add_wall(spec, f"wall_{number}", centre, half_sizes, 0.5 * cell, **wall_bits(fidelity))
+    return spec.compile()
 
 
 def add_wall(
@@ -85,8 +96,8 @@ def add_wall(
     half_sizes: tuple[float, float],
     height: float,
     *,
-    contype: int = 1,
-    conaffinity: int = 1,
+    contype: int,
+    conaffinity: int,
 ) -> None:
     """Add a wall as a box of the world body, on the floor."""
     spec.worldbody.add_geom(

@@ -73,8 +73,7 @@ class PointMaze(MazeTask):
         from crl.envs import physics
 
         spec = physics.mujoco.MjSpec.from_string(MJCF.format(timestep=self.spec.dt / self.spec.action_repeat))
-        physics.add_walls(spec, maze, boxes=boxes)
-        return spec.compile()
+        return physics.compile_maze(spec, maze, boxes=boxes)
 
     def start_at(self, rng: np.random.Generator, place: Array, goal: Array) -> Start:
         qpos = place + rng.uniform(-START_NOISE, START_NOISE, place.shape)

@@ -74,9 +74,7 @@ class PointRooms(MazeTask):
     def build_maze(self, maze: Maze, boxes: int = 0) -> Any:
         from crl.envs import physics
 
-        spec = physics.mujoco.MjSpec.from_string(MJCF)
-        physics.add_walls(spec, maze, boxes=boxes)
-        return spec.compile()
+        return physics.compile_maze(physics.mujoco.MjSpec.from_string(MJCF), maze, boxes=boxes)
 
     def observe(self, batch: Any) -> Array:
         position: Array = batch.qpos.copy()

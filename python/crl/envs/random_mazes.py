@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crl.envs.ant import AntMaze
+from crl.envs.humanoid import HumanoidMaze
 from crl.envs.layouts import Maze
 from crl.envs.maze_task import MazeTask
 from crl.envs.point import PointMaze
@@ -152,4 +153,21 @@ class PointRandomMaze(RandomMazes, PointMaze):
         episode_length: int = 1000,
     ) -> None:
         super().__init__(name, "u", layout=_template(size, loops), episode_length=episode_length)
+        self._vary(size, loops, only_far)
+
+
+class HumanoidRandomMaze(RandomMazes, HumanoidMaze):
+    """`HumanoidMaze` in random mazes; the arguments are those of `AntRandomMaze`."""
+
+    def __init__(
+        self,
+        name: str = "humanoid_random_maze",
+        only_far: bool = False,
+        *,
+        size: int = 4,
+        loops: float = 0.0,
+        episode_length: int = 1000,
+        fidelity: str = "fast",
+    ) -> None:
+        super().__init__(name, "u", layout=_template(size, loops), episode_length=episode_length, fidelity=fidelity)
         self._vary(size, loops, only_far)

@@ -18,7 +18,7 @@ from crl.envs.pictures import PointMazeImages, PointRoomsImages
 from crl.envs.point import PointMaze
 from crl.envs.point_rooms import PointRooms
 from crl.envs.pusher import FIELDS, Pusher, PusherReacher
-from crl.envs.random_mazes import AntRandomMaze, PointRandomMaze
+from crl.envs.random_mazes import AntRandomMaze, HumanoidRandomMaze, PointRandomMaze
 from crl.envs.reacher import Reacher
 from crl.envs.task import Task
 from crl.errors import ConfigError, nearest
@@ -167,7 +167,11 @@ for _name, _layout, _farthest in (("point_spiral_11x11", "spiral_11x11", 54), ("
     register(f"{_name}_eval", partial(PointRooms, f"{_name}_eval", f"{_layout}_eval"))
     _single = f"{_name}_single_eval"
     register(_single, partial(PointRooms, _single, f"{_layout}_eval_{_farthest}f"))
-for _name, _task in (("ant_random_maze", AntRandomMaze), ("point_random_maze", PointRandomMaze)):
+for _name, _task in (
+    ("ant_random_maze", AntRandomMaze),
+    ("humanoid_random_maze", HumanoidRandomMaze),
+    ("point_random_maze", PointRandomMaze),
+):
     register(_name, partial(_task, _name))
     register(f"{_name}_eval", partial(_task, f"{_name}_eval", True))
 for _name, _layout, _task in (

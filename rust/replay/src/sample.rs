@@ -1,9 +1,10 @@
 //! Drawing batches: (seed, batch, row) → (environment, row, offset) → bytes in the caller's memory.
 //!
-//! Rows go in blocks through three stages. The first draws rows. The second, a block later, looks into the rows and draws
-//! their goals. The third copies each output in one pass, asks which rows were overwritten meanwhile, and draws those
-//! again; with each row that it copies it asks for the cache lines of a row that the first stage drew and of a goal
-//! that the second did. So nobody waits for memory: it brings lines all the time, and as many as it can at a time.
+//! Rows go in blocks through three stages. The first draws rows, and asks for the cache line of each that tells its
+//! trajectory. The second, a block later, looks into the rows, draws their goals, and asks for the lines of these. The
+//! third copies each output in one pass, asks which rows were overwritten meanwhile, and draws those again; with each
+//! row that it copies it asks for the other lines of a row that the first stage drew. So nobody waits for memory, and
+//! it brings lines all the time: asked for all at once they would stand in a queue, and then nobody has asked for any.
 use crate::draw::{Draw, ROUNDS, overtaken};
 use crate::error::{Error, Result};
 use crate::goal::{Goals, Strategy};
@@ -57,7 +58,7 @@ pub struct Request {
     outputs: Vec<Output>,
     columns: Vec<Column>,
     bytes: Vec<usize>,
-    /// One word on each cache line that the outputs need of the row, of the next, and of the goal.
+    /// One word on each cache line that the outputs need of the row, without the first, of the next, and of the goal.
     lines: [Vec<usize>; 3],
     /// The stored column that takes longest to copy.
     longest: Option<usize>,
@@ -68,13 +69,14 @@ impl Request {
     pub(crate) fn new(layout: &Layout, goals: Goals, n_step: Option<NStep>, names: &[String]) -> Result<Self> {
         let found = names.iter().map(|name| output(layout, n_step, name));
         let (outputs, columns): (Vec<_>, _) = found.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        let mut lines = [vec![0], vec![], vec![]]; // The header of the row tells the trajectory.
+        let mut lines = [vec![], vec![], vec![]];
         for output in &outputs {
             if let Output::Field(source, field) = *output {
                 let lines = &mut lines[source as usize];
                 let end = field.word + field.bytes.div_ceil(WORD);
                 for line in (field.word / LINE..end.div_ceil(LINE)).take(FETCHED_LINES) {
-                    if !lines.iter().any(|word| word / LINE == line) {
+                    let is_asked_already = source == Source::Row && line == 0;
+                    if !is_asked_already && !lines.iter().any(|word| word / LINE == line) {
                         lines.push((line * LINE).max(field.word));
                     }
                 }
@@ -194,7 +196,7 @@ impl Sampler<'_> {
             self.begin(first, from + step * BLOCK, &mut draw)?;
             self.complete(second, &mut draw)?;
             let [records, nexts, _] = &first.records;
-            let wanted = [&records[..first.rows], &nexts[..first.rows], &second.records[2][..second.rows]];
+            let wanted = [&records[..first.rows], &nexts[..first.rows]];
             self.deliver(third, &wanted, (step * BLOCK).saturating_sub(2 * BLOCK), outputs, &mut draw)?;
             let asked = self.request.longest.map_or(0, |_| third.rows);
             (asked..BLOCK).for_each(|i| self.fetch(&wanted, i));
@@ -203,9 +205,9 @@ impl Sampler<'_> {
         Ok(())
     }
 
-    /// Asks for the cache lines that the outputs need of the records at place `i`.
+    /// Asks for the cache lines that the outputs need of the row at place `i` and of the next.
     #[inline]
-    fn fetch(&self, records: &[&[Record]; 3], i: usize) {
+    fn fetch(&self, records: &[&[Record]; 2], i: usize) {
         for (records, lines) in records.iter().zip(&self.request.lines) {
             if let Some(record) = records.get(i) {
                 self.rings.prefetch(*record, lines);
@@ -241,6 +243,7 @@ impl Sampler<'_> {
                 None => draw.other(&mut pick.words)?,
             };
             *record = self.rings.record(pick.row);
+            self.rings.prefetch(*record, &[0]);
         }
         if !self.request.lines[Source::Next as usize].is_empty() {
             for (pick, next) in picks.iter().zip(nexts) {
@@ -275,6 +278,7 @@ impl Sampler<'_> {
             } else {
                 self.rings.record(self.rings.ahead(pick.row, *offset))
             };
+            self.rings.prefetch(*goal, &self.request.lines[2]);
         }
         Ok(())
     }
@@ -284,7 +288,7 @@ impl Sampler<'_> {
     fn deliver(
         &self,
         block: &Block,
-        wanted: &[&[Record]; 3],
+        wanted: &[&[Record]; 2],
         first: usize,
         outputs: &mut [&mut [u8]],
         draw: &mut Draw<'_>,
@@ -300,8 +304,8 @@ impl Sampler<'_> {
     }
 
     /// Copies a block to the rows of the outputs from `first` on. With each row of the longest output it asks for the
-    /// lines of the wanted records at one place.
-    fn copy<const N: usize>(&self, block: &Block<N>, wanted: &[&[Record]; 3], first: usize, outputs: &mut [&mut [u8]]) {
+    /// other lines of the wanted records at one place.
+    fn copy<const N: usize>(&self, block: &Block<N>, wanted: &[&[Record]; 2], first: usize, outputs: &mut [&mut [u8]]) {
         let rows = block.rows;
         for (i, (output, memory)) in self.request.outputs.iter().zip(outputs).enumerate() {
             let bytes = output.bytes();
@@ -342,7 +346,7 @@ impl Sampler<'_> {
             block.records[0] = [self.rings.record(pick.row)];
             block.records[1] = [self.rings.record(self.rings.beside(pick.row))];
             self.complete(&mut block, draw)?;
-            self.copy(&block, &[&[]; 3], row, outputs);
+            self.copy(&block, &[&[]; 2], row, outputs);
             Rings::settle();
             if self.lives(&block.picks[0]) {
                 return Ok(());

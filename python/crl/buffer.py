@@ -14,7 +14,7 @@ from crl.arguments import integer
 from crl.batch import Array, Batch
 from crl.columns import ColumnSpec, declared, described, rows, steps
 from crl.loader import Loader
-from crl.plan import Goal, Plans, leading
+from crl.sampling import Goal, Plans, leading
 
 __all__ = ["Batch", "InternalError", "Loader", "SnapshotError", "TrajectoryBuffer", "Writer"]
 

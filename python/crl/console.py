@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -107,6 +108,13 @@ class Reporter:
 def plain_console() -> Console:
     """Standard output, taking text as it is: no guessing at what to colour, where to break lines, what is markup."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print `table` as wide as it needs to be: one that is cut says nothing."""
+    needed = Measurement.get(console, console.options.update(width=1000), table).maximum
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def settings_table(console: Console, resolved: Any) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 from crl import _core
 from crl.arguments import integer
 from crl.batch import Array, Batch
-from crl.plan import Plan
+from crl.sampling import Plan
 
 if TYPE_CHECKING:
     import torch

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -13,6 +14,7 @@ from crl import checkpoint, config, envs
 from crl.agent import Agent
 from crl.buffer import TrajectoryBuffer
 from crl.config import Resolved, TrainConfig
+from crl.envs import EnvSpec
 from crl.errors import CheckpointError, ConfigError
 from crl.evaluation import Evaluation, evaluate, world_seed
 from crl.policy import Policy
@@ -97,6 +99,18 @@ def load_agent(saved: Path, settings: TrainConfig) -> Agent:
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{saved / 'agent.safetensors'} cannot be loaded: {error}") from None
     return agent
+
+
+def new_buffer(spec: EnvSpec, num_envs: int, capacity: int, seed: int = 0) -> TrajectoryBuffer:
+    """An empty replay buffer for what `num_envs` worlds of `spec` show. Images are their own achieved goals."""
+    return TrajectoryBuffer(
+        num_envs=num_envs,
+        capacity=capacity,
+        observation=((spec.observation_dim,), np.uint8 if spec.image else np.float32),
+        action=(spec.action_dim,),
+        achieved_goal=None if spec.image else (spec.goal_dim,),
+        seed=seed,
+    )
 
 
 def load_buffer(saved: Path) -> TrajectoryBuffer:

@@ -17,9 +17,8 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from crl import checkpoint, envs, losses, run
+from crl import checkpoint, envs, losses, run, sizes
 from crl.agent import Agent
-from crl.buffer import TrajectoryBuffer
 from crl.clock import Clock
 from crl.collector import Collector, UniformPolicy
 from crl.config import ROWS_TO_LEARN, TrainConfig
@@ -80,7 +79,7 @@ def train(
         TrainResult, also when stopped early.
 
     Raises:
-        ConfigError: on settings that cannot be, or a run directory that is not empty.
+        ConfigError: on settings that cannot be or cannot fit into the memory, or a run directory that is not empty.
         CheckpointError: when a checkpoint cannot be read or written.
     """
     if (settings is None) == (resume is None):
@@ -89,9 +88,11 @@ def train(
         run_dir = Path(resume)
         saved: Path | None = checkpoint.latest(run_dir)
         resolved = run.resolve(run.reopen(run_dir, changes))
+        sizes.check_fits(resolved.config)
         run.remember(run_dir, resolved.config)
     elif settings is not None:
         saved, resolved = None, run.resolve(dataclasses.replace(settings, **changes))
+        sizes.check_fits(resolved.config)
         run_dir = run.create(resolved.config)
     reporter = reporter or Reporter()
     with (
@@ -137,14 +138,7 @@ class Trainer:
         self.buffer = (
             run.load_buffer(saved)
             if saved
-            else TrajectoryBuffer(
-                num_envs=config.num_envs,
-                capacity=config.buffer_capacity,
-                observation=((spec.observation_dim,), np.uint8 if spec.image else np.float32),
-                action=(spec.action_dim,),
-                achieved_goal=None if spec.image else (spec.goal_dim,),
-                seed=config.seed,
-            )
+            else run.new_buffer(spec, config.num_envs, config.buffer_capacity, config.seed)
         )
         # Beside the learner the collector acts with weights of its own, taken over between rounds.
         self.weights = self.agent.policy() if config.asynchronous else None

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from crl.bench.measure import Result
+from crl.console import print_table
 
 
 def show(console: Console, results: Sequence[Result]) -> None:
@@ -20,10 +20,7 @@ def show(console: Console, results: Sequence[Result]) -> None:
         console.print(f"\n{_title(group)}", style="bold")
         if others := _others(group):
             console.print(f"in brackets: as a multiple of {', of '.join(others)}")
-        shown = table(group)
-        needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
-        console.width = max(console.width, needed)  # A table that is cut says nothing.
-        console.print(shown)
+        print_table(console, table(group))
 
 
 def _groups(results: Sequence[Result]) -> list[list[Result]]:

@@ -12,7 +12,8 @@ from crl.bench.load import COPY, mixed, snapshot, threads
 from crl.bench.measure import ROUNDS, Result, in_turns, rates, warm
 from crl.bench.peers import PEERS, Peer, installed
 from crl.bench.samplers import GatherLimit, NumbaSampler, NumpySampler, Ours, OursWithNext, Sampler, TunedLimit
-from crl.bench.workloads import EPISODE, WORKLOADS, Array, History, Workload, empty_buffer, free_memory
+from crl.bench.workloads import EPISODE, WORKLOADS, Array, History, Workload, empty_buffer
+from crl.memory import free_memory
 
 PARTS = ("sample", "add", "threads", "mixed", "snapshot")
 PEER_ROWS = 1_000_000

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,23 +118,3 @@ def empty_buffer(workload: Workload, num_envs: int, capacity: int, threads: int 
     """A buffer for rows of `workload` that shares large batches among `threads`."""
     observation = (workload.observation, workload.dtype)
     return TrajectoryBuffer(num_envs, capacity, observation, workload.action, workload.goal, sample_threads=threads)
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: what the system has, and what its control group leaves."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
-    limit, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
-    if limit and used and limit[0] != "max":
-        free = min(free, int(limit[0]) - int(used[0]))
-    return free
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []

@@ -11,6 +11,7 @@ from crl.errors import CheckpointError, ConfigError, MissingExtraError, nearest
 
 VERBS = {
     "train": "Train an agent, or go on with a run.",
+    "plan": "What a run would take: memory, operations, hours.",
     "eval": "Evaluate a run's policy.",
     "envs": "List the environments, or describe one.",
     "render": "Show a policy: video, contact sheet, paths.",

@@ -1,8 +1,5 @@
 """`crl bench`: how fast it is here, beside others."""
 
-import importlib.metadata
-import os
-import platform
 from pathlib import Path
 
 import click
@@ -11,7 +8,6 @@ from crl.cli import need_extra
 from crl.errors import ConfigError
 
 PICTURES = (".png", ".pdf", ".svg")
-VERSIONS = ("crl", "numpy", "numba", "cpprb", "stable-baselines3", "torchrl", "flashbax", "jax", "torch")
 
 
 @click.group("bench")
@@ -90,11 +86,12 @@ def buffer(
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise ConfigError(f"{file} cannot be written: there is no such directory.")
     from crl.bench import report, suite
+    from crl.bench.machine import machine_facts
     from crl.bench.workloads import WORKLOADS
     from crl.console import plain_console
 
     console = plain_console()
-    machine = _machine()
+    machine = machine_facts()
     for key, value in machine.items():
         console.print(f"{key}: {value}")
     found = []
@@ -117,28 +114,3 @@ def buffer(
         report.write_csv(Path(csv_file), found)
     if plot is not None:
         report.draw(Path(plot), found)
-
-
-def _machine() -> dict[str, str]:
-    versions = []
-    for name in VERSIONS:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
-        "system": platform.platform(),
-        "Python": platform.python_version(),
-        "versions": ", ".join(versions),
-    }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from types import FrameType
@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from crl.cli import need_extra
-from crl.config import AUTO, SETTINGS, file_key, from_mapping, read_settings, setting_type
+from crl.config import AUTO, SETTINGS, TrainConfig, file_key, from_mapping, read_settings, setting_type
 
 
 class GroupedCommand(click.Command):
@@ -69,6 +69,17 @@ def _option(name: str) -> GroupedOption:
     )
 
 
+def setting_options() -> list[click.Parameter]:
+    """An option for every setting, in the order of the settings."""
+    return [_option(name) for name in SETTINGS]
+
+
+def settings_from(config_file: str | None, given: Mapping[str, Any]) -> TrainConfig:
+    """The settings in YAML file `config_file`, if there is one, and over them those `given` as options."""
+    from_file = read_settings(config_file) if config_file else {}
+    return from_mapping({**from_file, **{file_key(name): value for name, value in given.items()}}, origin="options")
+
+
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
     """An event set by the first SIGINT, SIGTERM or (a terminal gone) SIGHUP; the second one acts as usual."""
@@ -92,8 +103,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-@click.command("train", cls=GroupedCommand)
-@click.option(
+config_option = click.option(
     "--config",
     "config_file",
     metavar="FILE",
@@ -101,6 +111,10 @@ def stop_on_signals() -> Iterator[threading.Event]:
     group="Run",
     help="YAML file of settings; options given here override it.",
 )
+
+
+@click.command("train", cls=GroupedCommand)
+@config_option
 @click.option(
     "--resume",
     metavar="RUN",
@@ -121,8 +135,7 @@ def command(config_file: str | None, resume: str | None, dry_run: bool, **option
     given = {name: value for name, value in options.items() if value is not None}
     if resume is not None and config_file is not None:
         raise click.UsageError("--resume takes its settings from the run: leave --config out.")
-    from_file = read_settings(config_file) if config_file else {}
-    settings = from_mapping({**from_file, **{file_key(name): value for name, value in given.items()}}, origin="options")
+    settings = settings_from(config_file, given)
     need_extra("train", "torch", "mujoco", "gymnasium", "safetensors", "yaml")
 
     from crl import run, trainer
@@ -143,4 +156,4 @@ def command(config_file: str | None, resume: str | None, dry_run: bool, **option
 
 
 # The groups in the order of the settings, then Run's file options.
-command.params = [_option(name) for name in SETTINGS] + command.params
+command.params = setting_options() + command.params

@@ -1,0 +1,315 @@
+"""What a run takes, counted from its settings: parameters, memory, and the matrix products of an update.
+
+Nothing is made or measured here, so that a run which cannot fit is refused before it starts. `tests/test_plan.py` holds
+every count to a real agent and buffer.
+
+Letters: B rows of a batch, O observation, G goal, A action, R representation, W width, D depth, P parameters.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crl import envs
+from crl.config import TrainConfig
+from crl.envs import EnvSpec
+from crl.errors import ConfigError
+from crl.memory import free_device_memory, free_memory
+
+FLOAT = 4
+"""Bytes of a weight, a gradient, a moment, an activation."""
+CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""Filters, size and stride of each, as in `networks.Vision`."""
+BATCHES_AHEAD = 6
+"""Batches that a loader for CUDA keeps: those filled ahead, the one on its way, the one in use."""
+SHARE = 0.9
+"""Of the free memory, what a proposal to make something smaller may use."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of weights, with the normalisation and activation behind it. Numbers are of one row of a batch."""
+
+    parameters: int
+    products: int
+    """Multiplications of its matrix product, forward."""
+    kept: int
+    """Numbers kept for the backward pass where its weights learn."""
+    kept_frozen: int
+    """Numbers kept where gradients only pass through to its input: the input itself is then not needed."""
+
+
+def network_layers(
+    network: str,
+    in_dim: int,
+    out_dim: int,
+    width: int,
+    depth: int,
+    *,
+    image: tuple[int, int, int] | None = None,
+    images: int = 1,
+) -> list[Layer]:
+    """The layers of `networks.build_network` with the same arguments.
+
+    Dense(I -> W) has I W weights and W biases, LayerNorm 2 W more. A backward pass keeps of Dense, LayerNorm, swish the
+    output of each (W; the last is the next layer's input), and LayerNorm's mean and deviation; of a convolution its
+    output behind the ReLU.
+    """
+    layers = []
+    entries = in_dim
+    if image is not None:
+        (rows, columns, channels), seen = image, images * math.prod(image)
+        entries -= seen
+        for filters, size, stride in CONVOLUTIONS:
+            rows, columns = (rows - size) // stride + 1, (columns - size) // stride + 1
+            weights = channels * filters * size * size
+            outputs = images * rows * columns * filters
+            layers.append(Layer(weights + filters, images * rows * columns * weights, seen + outputs, outputs))
+            channels, seen = filters, 0  # What it sees is the output of the one before, counted there.
+        entries += outputs
+    normalised = network == "residual"
+    scales, moments = (2 * width, width + 2) if normalised else (0, 0)
+    for number in range(depth + 1 if normalised else depth):
+        size, given = (width, 0) if number else (entries, entries)
+        kept = width + moments
+        layers.append(Layer((size + 1) * width + scales, size * width, given + width + kept, kept))
+    layers.append(Layer((width + 1) * out_dim, width * out_dim, out_dim, out_dim))
+    return layers
+
+
+def parameters(layers: list[Layer]) -> int:
+    """Weights, biases and the scales of normalisations."""
+    return sum(layer.parameters for layer in layers)
+
+
+def flop(layers: list[Layer], rows: int, *, weights: bool, inputs: bool) -> int:
+    """Floating-point operations of the matrix products of one pass, forward and backward, over `rows` rows.
+
+    A product of M multiplications is 2 M operations forward, as many for the gradient of its weights, and as many for
+    that of its input, which the first layer only needs where `inputs` is true.
+    """
+    forward = sum(layer.products for layer in layers)
+    backward = weights * forward + forward - (0 if inputs else layers[0].products)
+    return 2 * rows * (forward + backward)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a run takes. Memory is in bytes."""
+
+    parameters: Mapping[str, int]
+    """By network."""
+    flop: int
+    """Of an update: see `of`."""
+    lasting: Mapping[str, int]
+    """On the device, as long as the run."""
+    passing: Mapping[str, int]
+    """On the device, one after the other; the largest counts."""
+    host: Mapping[str, int]
+    """In RAM whatever the device."""
+    checkpoint: int
+    """On the disk; `keep_checkpoints` of them stay, and one more while it is written."""
+    device: str
+
+    @property
+    def on_device(self) -> int:
+        """The most that the learner holds on its device at one time."""
+        return sum(self.lasting.values()) + max(self.passing.values())
+
+    @property
+    def needs(self) -> dict[str, int]:
+        """Bytes of RAM, and of VRAM where the device is CUDA's."""
+        host = sum(self.host.values())
+        return {"RAM": host + self.on_device} if self.device == "cpu" else {"RAM": host, "VRAM": self.on_device}
+
+    def parts(self, kind: str) -> dict[str, int]:
+        """What `needs[kind]` is made of, by name; of what is passing, only the largest is part of it."""
+        learner = {**self.lasting, **self.passing}
+        return learner if kind == "VRAM" else {**(learner if self.device == "cpu" else {}), **self.host}
+
+
+def of(config: TrainConfig) -> Sizes:
+    """Count what a run with the resolved `config` takes.
+
+    FLOPs of an update are those of its matrix products and convolutions, 2 a multiplication: actor, phi and psi forward
+    and backward; phi of the sampled actions forward and backward to its input alone, as its weights learn nothing
+    there; and for the energies `dot` and `cosine` the product of all phi with all psi. Left out is what is a small
+    share of them: distances, LayerNorm, activations, the losses and Adam.
+
+    Activations are those alive when the actor's backward pass begins (its own, psi's, and phi's of the sampled actions)
+    or the critic's (phi's and psi's), whichever are more; a backward pass frees as it goes. They are counted in float32
+    at every precision, as LayerNorm and swish stay in it; bf16 has a copy of the weights besides.
+    """
+    spec = envs.spec(config.env, **config.env_kwargs)
+    o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
+    rows, width, image = config.batch_size, config.width, spec.image
+    actor = network_layers(config.network, o + g, 2 * a, width, config.actor_depth, image=image, images=2)
+    phi, psi = (
+        network_layers(config.network, entries, r, width, config.critic_depth, image=image) for entries in (o + a, g)
+    )
+    count = {"actor": parameters(actor), "phi": parameters(phi), "psi": parameters(psi)}
+    total = sum(count.values()) + 1  # and the temperature
+
+    learning = {"weights": True, "inputs": False}
+    work = sum(flop(layers, rows, **learning) for layers in (actor, phi, psi))
+    work += flop(phi, rows, weights=False, inputs=True)
+    if config.energy in ("dot", "cosine"):
+        work += 3 * 2 * rows * rows * r
+
+    def kept(*networks: list[Layer]) -> int:
+        return sum(layer.kept for layers in networks for layer in layers)
+
+    acting = kept(actor, psi) + sum(layer.kept_frozen for layer in phi)
+    judging = kept(phi, psi) + 4 * rows  # logits, their softmax, and the gradients of both
+    given = o + a + g
+
+    weights = FLOAT * total
+    averaged = FLOAT * count["actor"] * (config.actor_ema > 0)
+    state = 3 * weights + averaged
+    stored, filled = _buffer(config, spec)
+    saved_rows = filled * (1 + (o + FLOAT * a if image else FLOAT * given))
+    passing = {
+        "activations of an update": FLOAT * rows * (max(acting, judging) + given)
+        + (2 * total if config.precision == "bf16" else 0),
+        "a checkpoint's copy": state,
+    }
+    lasting = {
+        "weights": weights,
+        "gradients": weights,
+        "Adam's moments": 2 * weights,
+        "averaged actor": averaged,
+        "collector's weights": (weights - FLOAT) * config.asynchronous,
+    }
+    host = {"buffer": stored}
+    if config.device != "cpu":
+        batch = rows * (2 * o + FLOAT * a if image else FLOAT * given)
+        lasting["batches"] = host["batches"] = BATCHES_AHEAD * batch
+        host["a checkpoint's copy"] = state
+    return Sizes(
+        parameters=count,
+        flop=work,
+        lasting={name: size for name, size in lasting.items() if size},
+        passing=passing,
+        host=host,
+        checkpoint=state + saved_rows,
+        device=config.device,
+    )
+
+
+def _buffer(config: TrainConfig, spec: EnvSpec) -> tuple[int, int]:
+    """Bytes that the rows of this run fill of its buffer, and the rows."""
+    worlds = config.num_envs
+    steps = math.ceil(config.total_env_steps / (worlds * config.unroll_length)) * config.unroll_length
+    rows = max(2, min(config.buffer_capacity // worlds, steps))
+    two, three = _small_buffers(spec, worlds)
+    return two + (rows - 2) * (three - two), worlds * rows
+
+
+@functools.cache
+def _small_buffers(spec: EnvSpec, worlds: int) -> tuple[int, int]:
+    """Bytes of buffers of two and of three rows a world. A further row takes as much as the third."""
+    from crl.run import new_buffer
+
+    two, three = (new_buffer(spec, worlds, worlds * rows).nbytes for rows in (2, 3))
+    return two, three
+
+
+def free(sizes: Sizes) -> dict[str, int]:
+    """Bytes that are free of every kind of memory that the run needs."""
+    return {kind: free_memory() if kind == "RAM" else free_device_memory(sizes.device) for kind in sizes.needs}
+
+
+def check_fits(config: TrainConfig) -> None:
+    """Refuse a run that cannot fit into the memory that is free now.
+
+    Args:
+        config: resolved.
+    Raises:
+        ConfigError: naming what is needed and free, what takes most, and the settings with which it would fit.
+    """
+    sizes = of(config)
+    available = free(sizes)
+    for kind, needed in sizes.needs.items():
+        if needed <= available[kind]:
+            continue
+        largest = sorted(sizes.parts(kind).items(), key=lambda part: -part[1])[:3]
+        told = ", ".join(f"{name} {readable(size)}" for name, size in largest)
+        raise ConfigError(
+            f"the run needs {readable(needed)} of {kind}, and {readable(available[kind])} are free. "
+            f"Most of it: {told}. " + _what_would_fit(config, available)
+        )
+
+
+def _what_would_fit(config: TrainConfig, available: Mapping[str, int]) -> str:
+    def fits(smaller: TrainConfig) -> bool:
+        return all(size <= SHARE * available[kind] for kind, size in of(smaller).needs.items())
+
+    ways = list(filter(None, (_largest(config, make, fits) for make in _SMALLER)))
+    if ways:
+        return f"It would fit with {', or with '.join(ways)}."
+    together = _largest(config, _all_smaller, fits)
+    return f"It would fit with {together}." if together else "No smaller one would fit either."
+
+
+_Change = dict[str, Any]
+"""Settings, all of them whole numbers."""
+
+
+def _largest(
+    config: TrainConfig, make: Callable[[TrainConfig, float], _Change], fits: Callable[[TrainConfig], bool]
+) -> str | None:
+    """The settings of the largest share of `config` that fits, as options; None if none does. By bisection."""
+    low, high = 0.0, 1.0
+    if not fits(dataclasses.replace(config, **make(config, low))):
+        return None
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(dataclasses.replace(config, **make(config, middle))) else (low, middle)
+    changed = make(config, low)
+    depths = [changed.get(name) for name in ("actor_depth", "critic_depth")]
+    if depths[0] == depths[1] is not None:
+        changed = {**{name: value for name, value in changed.items() if "_depth" not in name}, "depth": depths[0]}
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
+
+
+def _less_buffer(config: TrainConfig, share: float) -> _Change:
+    most = min(config.buffer_capacity, config.total_env_steps + config.num_envs * config.unroll_length)
+    return {"buffer_capacity": max(3 * config.num_envs, _round(most * share))}
+
+
+def _less_batch(config: TrainConfig, share: float) -> _Change:
+    return {"batch_size": max(2, _round(config.batch_size * share))}
+
+
+def _less_depth(config: TrainConfig, share: float) -> _Change:
+    """Depths, by the one option where they are one."""
+    step = 4 if config.network == "residual" else 1
+    deepest = max(config.actor_depth, config.critic_depth)
+    depth = max(step, int(deepest * share) // step * step)
+    names = ("actor_depth", "critic_depth")
+    smaller = {name: min(getattr(config, name), depth) for name in names}
+    return {name: value for name, value in smaller.items() if value != getattr(config, name)}
+
+
+def _all_smaller(config: TrainConfig, share: float) -> _Change:
+    return {name: value for make in _SMALLER for name, value in make(config, share).items()}
+
+
+_SMALLER = (_less_buffer, _less_batch, _less_depth)
+
+
+def _round(value: float) -> int:
+    """Down to two significant digits."""
+    digits = max(0, len(str(int(value))) - 2)
+    return int(round(value // 10**digits) * 10**digits)
+
+
+def readable(size: float) -> str:
+    """Bytes in words: 12.3 MB, 4.56 GB."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size / 1e3:.3g} kB"

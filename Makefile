@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export DIST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz docs canary bench bench-buffer bench-smoke wheel package readme-train readme-test ci clean
+.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz walk docs canary bench bench-buffer bench-smoke wheel package readme-train readme-test ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +83,9 @@ soak:  ## writers and samplers at full speed for MINUTES (60), every row checked
 
 fuzz:  ## mutated and random files for the readers of snapshots and of files of rows, for MINUTES (5)
 	FUZZ_MINUTES=$(or $(MINUTES),5) cargo test --package crl-replay --test fuzz --release --locked -- --nocapture
+
+walk: setup  ## STEPS (1e6) random steps in every environment: finite, and no row is followed by a reset
+	STEPS=$(or $(STEPS),1e6) $(BIN)/python -m pytest -m slow tests/test_envs_long.py
 
 docs: setup  ## docs/environments.md and its pictures, out of what the environments say of themselves
 	$(BIN)/python docs/environments.py --pictures

@@ -1,4 +1,4 @@
-"""`crl bench buffer`: who is compared samples what is compared, and the figures arrive where they are wanted."""
+"""`crl bench`: who is compared does what is compared, and the figures arrive where they are wanted."""
 
 import csv
 import json
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from crl.bench import suite
+from crl.agent import Agent
+from crl.bench import learner, suite
+from crl.bench.learner_peers import CONTENDERS, Problem, TunedTorch
 from crl.bench.measure import Timing, in_turns, rates
 from crl.bench.peers import PEERS
-from crl.bench.report import MEASURED
+from crl.bench.report import measured
 from crl.bench.samplers import OursWithNext
 from crl.bench.workloads import EPISODE, WORKLOADS, History
 from crl.cli import main
@@ -73,7 +75,7 @@ def test_what_does_not_fit_into_memory_is_left_out_and_said(monkeypatch):
 def test_figures_are_printed_and_written(tmp_path):
     files = [tmp_path / name for name in ("speed.json", "speed.csv", "speed.png", "speed.md")]
     options = [f"--{kind}={file}" for kind, file in zip(("json", "csv", "plot", "markdown"), files, strict=True)]
-    files[3].write_text(f"What was written by hand.\n{MEASURED}\nan earlier run\n")
+    files[3].write_text(f"What was written by hand.\n{measured('crl bench buffer')}\nan earlier run\n")
     sizes = ["--workload=ant", "--rows=1e3", "--batch-size=16", "--batch-size=32"]
     words = ["bench", "buffer", "--quick", "--no-peers", *sizes]
     done = CliRunner().invoke(main, [*words, *options], catch_exceptions=False)
@@ -107,6 +109,110 @@ def test_figures_are_printed_and_written(tmp_path):
 )
 def test_wrong_options_are_refused_before_anything_runs(words, message):
     done = CliRunner().invoke(main, ["bench", "buffer", *words.split()])
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not done.stdout
+
+
+# --- the learner ------------------------------------------------------------------------------------------------------
+
+
+def small(depth=8, precision="float32"):
+    return learner.settings(depth, 16, 24, "cpu", precision)
+
+
+@pytest.mark.parametrize("name", ["PyTorch, tuned", "JAX, scan", pytest.param("JAX, unrolled", marks=pytest.mark.slow)])
+def test_everybody_makes_the_same_update(name):
+    """Critic and actor loss agree at equal weights to 1e-4, and after an update of all weights to 1e-3."""
+    pytest.importorskip(CONTENDERS[name].module)
+    problem = Problem(small())
+    learner.check({who: CONTENDERS[who](problem) for who in ("crl", name)}, "float32")
+
+
+def test_an_update_that_is_wrong_is_not_measured(monkeypatch):
+    for changed in ("LEARNING_RATE", "PENALTY"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"crl.bench.learner_peers.{changed}", 0.05)
+            problem = Problem(small())
+            with pytest.raises(RuntimeError, match="PyTorch, tuned: losses of critic and actor are"):
+                learner.check({who: CONTENDERS[who](problem) for who in ("crl", TunedTorch.name)}, "float32")
+
+
+def test_the_learner_s_figures_are_printed_and_written(tmp_path):
+    files = {kind: tmp_path / f"speed.{kind}" for kind in ("json", "csv", "png", "md")}
+    options = [
+        f"--json={files['json']}",
+        f"--csv={files['csv']}",
+        f"--plot={files['png']}",
+        f"--markdown={files['md']}",
+    ]
+    words = "bench learner --quick --depth 4 --depth 8 --width 16 --batch-size 24 --device cpu --no-peers"
+    parts = ["--only=update", "--only=phases"]
+    done = CliRunner().invoke(main, [*words.split(), *parts, *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads(files["json"].read_text())["results"]
+    assert {result["case"] for result in found} == {"depth 4", "depth 8"}
+    assert all(result["value"] > 0 for result in found)
+    figure = {(result["benchmark"], result["case"], result["who"]): result for result in found}
+    for case, depth in (("depth 4", 4), ("depth 8", 8)):
+        ours, theirs = (figure["update", case, name] for name in ("crl", "PyTorch, tuned"))
+        assert theirs["ratios"] == {"PyTorch, tuned": 1}
+        speeds = figure["operations", case, "crl"]
+        work = learner.sizes.of(small(depth)).flop
+        assert speeds["value"] == pytest.approx(work * ours["value"] / 1e9)
+        assert list(speeds["ratios"]) == ["matrix product 256³", "matrix product 512³"]
+        assert all(0 < ratio < 1 for ratio in speeds["ratios"].values())
+        shares = [figure["phases", case, phase] for phase in learner.PHASES]
+        assert sum(share["value"] for share in shares) == pytest.approx(100)
+        assert figure["phases", case, "actor"]["value"] > figure["phases", case, "copy"]["value"]
+    assert files["png"].read_bytes().startswith(b"\x89PNG")
+    assert "\n## update, width 16, cpu, float32, 24 rows: updates / s\n" in files["md"].read_text()
+    assert len(files["csv"].read_text().splitlines()) == 1 + len(found)
+
+
+def test_phases_of_an_update_that_is_made_otherwise_are_left_out(monkeypatch):
+    said = []
+    monkeypatch.setattr(Agent, "update", lambda self, batch: {})
+    assert learner.phases(small(), ["crl"], True, said.append) == []
+    assert said == [
+        "left out: phases, depth 8, width 16, 24 rows: this update is not two backward passes and a step of Adam"
+    ]
+
+
+@pytest.mark.slow
+def test_memory_and_the_start_are_measured_in_processes_of_their_own():
+    config = learner.settings(64, 256, 256, "cpu", "float32")
+    taken, start = learner.memory(config, ["crl"], True, print)
+    assert (taken.benchmark, start.benchmark) == ("memory", "start")
+    assert taken.value == pytest.approx(learner.sizes.of(config).on_device / 1e6, rel=0.5)
+    assert start.value > 0
+
+
+def test_updates_that_do_not_fit_or_cannot_be_made_are_left_out_and_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(learner, "free_memory", lambda: 10**6)
+    assert not list(learner.run(("update",), [[small()]], with_peers=True, quick=True, say=said.append))
+    need = learner.sizes.readable(len(CONTENDERS) * learner.sizes.of(small()).on_device)
+    assert said == [f"left out: depth 8, width 16, 24 rows: takes {need}, 1 MB are free"]
+    said.clear()
+    monkeypatch.setattr("crl.bench.learner_peers.importlib.util.find_spec", lambda name: None)
+    assert learner.contenders(small(), True, said.append) == ["crl", "PyTorch, tuned"]
+    assert said == [f"left out: JAX, {how}, depth 8, width 16, 24 rows: not installed" for how in ("scan", "unrolled")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--depth 6", "nearest: 4 or 8"),
+        ("--width none", "expected a positive whole number"),
+        ("--device gpu", "device must be auto, cpu, cuda or cuda:N"),
+        ("--precision fp8", "'fp8' is not one of"),
+        ("--plot speed.png --only phases", "--only update"),
+        ("--csv none/speed.csv", "no such directory"),
+    ],
+)
+def test_wrong_options_of_the_learner_are_refused_before_anything_runs(words, message):
+    done = CliRunner().invoke(main, ["bench", "learner", *words.split()])
     assert done.exit_code == 2
     assert message in done.stderr
     assert not done.stdout

@@ -1,5 +1,6 @@
 """How much memory this process may still take."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,18 @@ def resident_memory() -> int:
     """Bytes of this process that are in RAM; 0 where the system does not tell."""
     pages = _words(Path("/proc/self/statm"))[1:2]
     return int(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
+
+
+def forget_peak() -> None:
+    """Let `peak_resident_memory` begin again, where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_resident_memory() -> int:
+    """The most that `resident_memory` was since `forget_peak`, or ever; 0 where the system does not tell."""
+    words = _words(Path("/proc/self/status"))
+    return int(words[words.index("VmHWM:") + 1]) * 1024 if "VmHWM:" in words else 0
 
 
 def _available(root: Path) -> Iterator[int]:

@@ -1,1 +1,1 @@
-"""What `crl bench buffer` and `benches/bench_buffer.py` measure: workloads, samplers, and how they take turns."""
+"""What `crl bench` and `benches/bench_buffer.py` measure: workloads, samplers, updates, and how they take turns."""

@@ -72,19 +72,22 @@ def _cell(result: Result | None, with_unit: bool) -> str:
     return f"{text} ({ratios})" if ratios else text
 
 
-MEASURED = "<!-- measured: what follows is written by `crl bench buffer --markdown` -->"
+def measured(command: str) -> str:
+    """The line behind which `command` writes."""
+    return f"<!-- measured: what follows is written by `{command} --markdown` -->"
 
 
-def write_markdown(path: Path, machine: dict[str, str], results: Sequence[Result]) -> None:
-    """Machine and tables, after what a file that is there says before them."""
-    lines = [MEASURED, "", *(f"- {key}: {value}" for key, value in machine.items())]
+def write_markdown(path: Path, machine: dict[str, str], results: Sequence[Result], command: str) -> None:
+    """Machine and tables of `command`, after what a file that is there says before them."""
+    mark = measured(command)
+    lines = [mark, "", *(f"- {key}: {value}" for key, value in machine.items())]
     for group in _groups(results):
         lines += ["", f"## {_title(group)}", ""]
         if others := _others(group):
             lines += [f"In brackets: as a multiple of {', of '.join(others)}.", ""]
         head, *body = ["| " + " | ".join(cells) + " |" for cells in _lines(group)]
         lines += [head, "|---" * head.count(" | ") + "|---|", *body]
-    before = path.read_text(encoding="utf-8").partition(MEASURED)[0] if path.exists() else ""
+    before = path.read_text(encoding="utf-8").partition(mark)[0] if path.exists() else ""
     path.write_text(before + "\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -109,14 +112,18 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
             writer.writerow({name: f"{x:.6g}" if isinstance(x, float) else x for name, x in row.items()})
 
 
-def draw(path: Path, results: Sequence[Result]) -> None:
-    """A panel for each workload and number of rows: sampled rows a second over the batch size, a line each."""
+def draw(path: Path, results: Sequence[Result], benchmark: str, axis: str) -> None:
+    """A panel for each workload and number of rows: the speeds of one benchmark over its cases, a line each.
+
+    Args:
+        axis: what a case says before its number: "batch" or "depth".
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    sampled = [result for result in results if result.benchmark == "sample"]
-    panels = list(dict.fromkeys((result.workload, result.rows) for result in sampled))
-    everybody = list(dict.fromkeys(result.who for result in sampled))
+    speeds = [result for result in results if result.benchmark == benchmark]
+    panels = list(dict.fromkeys((result.workload, result.rows) for result in speeds))
+    everybody = list(dict.fromkeys(result.who for result in speeds))
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
@@ -125,13 +132,13 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     lines = {}
     for panel, (workload, count) in zip(axes, panels, strict=False):
         for number, who in enumerate(everybody):
-            mine = [x for x in sampled if (x.workload, x.rows, x.who) == (workload, count, who)]
-            sizes = [int(x.case.removeprefix("batch ")) for x in mine]
+            mine = [x for x in speeds if (x.workload, x.rows, x.who) == (workload, count, who)]
+            sizes = [int(x.case.removeprefix(f"{axis} ")) for x in mine]
             if mine:
                 values = [x.value for x in mine]
                 lines[who] = panel.plot(sizes, values, marker="o", color=f"C{number}", label=who)[0]
                 panel.fill_between(sizes, [x.low for x in mine], [x.high for x in mine], color=f"C{number}", alpha=0.2)
-        panel.set(title=f"{workload}, {count:,} rows", xlabel="batch size", ylabel=sampled[0].unit)
+        panel.set(title=f"{workload}, {count:,} rows", xlabel=axis, ylabel=speeds[0].unit)
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         panel.grid(alpha=0.3)

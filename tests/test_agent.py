@@ -2,7 +2,10 @@
 
 import math
 import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from crl import losses
 from crl.agent import Agent
+from crl.lanes import both
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,49 @@ def test_same_seed_same_run_other_seed_other_run() -> None:
     assert torch.equal(torch.get_rng_state(), global_state)
 
 
+@pytest.fixture
+def use_threads() -> Iterator[Callable[[int], None]]:
+    """`torch.set_num_threads`, put back after the test."""
+    threads = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(threads)
+
+
+def test_two_threads_take_a_side_each_and_learn_the_same(use_threads: Callable[[int], None]) -> None:
+    states = {}
+    for count in (1, 2, 3):
+        use_threads(count)
+        agent = make_agent()
+        for step in range(3):
+            agent.update(make_batch(step))
+        states[count] = agent.state_dict()
+        assert torch.get_num_threads() == count
+    for count in (2, 3):  # another number of threads may add in another order
+        for name, tensor in states[1].items():
+            torch.testing.assert_close(states[count][name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_an_error_on_either_side_is_raised_once_both_have_stopped(use_threads: Callable[[int], None]) -> None:
+    finished = threading.Event()
+
+    def fail() -> None:
+        raise ArithmeticError("this side")
+
+    def work() -> None:
+        time.sleep(0.05)
+        finished.set()
+
+    for count in (1, 2):
+        use_threads(count)
+        for first, second in ((work, fail), (fail, work)):
+            finished.clear()
+            with pytest.raises(ArithmeticError, match="this side"):
+                both(first, second)
+            assert finished.is_set() or count == 1
+            assert torch.get_num_threads() == count
+        assert both(lambda: 1, lambda: 2) == (1, 2)
+
+
 def test_numpy_noncontiguous_and_float64_batches_are_the_same_batch() -> None:
     batch = make_batch()
     as_numpy = Batch(*(x.double().numpy()[::-1][::-1] for x in (batch.observation, batch.action, batch.goal)))
@@ -236,8 +283,9 @@ class NoHostSync(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_update_and_act_never_wait_for_the_device(precision: str) -> None:
+def test_update_and_act_never_wait_for_the_device(precision: str, use_threads: Callable[[int], None]) -> None:
     agent = make_agent(precision=precision, num_action_candidates=4)
+    use_threads(1)  # the mode watches this thread alone
     with NoHostSync():
         agent.update(make_batch())
         metrics = agent.update(make_batch())
@@ -430,6 +478,24 @@ def test_a_loaded_agent_continues_bit_for_bit(updates_before: int) -> None:
         assert not differing(original.update(make_batch(step)), resumed.update(make_batch(step)))
         assert torch.equal(original.act(*observations()), resumed.act(*observations()))
     assert not differing(original.state_dict(), resumed.state_dict())
+
+
+def test_a_checkpoint_from_before_layers_were_stacked_goes_on() -> None:
+    agent = make_agent(width=4, representation_dim=4, critic_depth=8, actor_ema=0.9)
+    agent.load_state_dict(safetensors.torch.load_file(Path(__file__).with_name("agent_before_stacks.safetensors")))
+    for step, (critic_loss, actor_loss) in ((3, (2.7580914, 4.0333376)), (4, (2.7884803, 4.8606501))):
+        metrics = agent.update(make_batch(step))
+        assert metrics["train/critic_loss"].item() == pytest.approx(critic_loss, rel=1e-5)
+        assert metrics["train/actor_loss"].item() == pytest.approx(actor_loss, rel=1e-5)
+
+
+def test_the_state_names_every_layer_and_its_moments() -> None:
+    state = make_agent().state_dict()
+    weights = {name for name in state if not name.startswith(("adam.", "generator."))}
+    assert len(weights) == 3 * (4 + 2) + 4 * (4 + 8 + 8) + 1
+    for moment in ("exp_avg", "exp_avg_sq"):
+        assert {name.removeprefix(f"adam.{moment}.") for name in state if name.startswith(f"adam.{moment}.")} == weights
+    assert state["adam.steps"].shape == (len(weights),)
 
 
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:

@@ -99,7 +99,7 @@ def test_extreme_logits_of_the_published_loss_match_golden(dtype: torch.dtype) -
 @pytest.mark.parametrize("energy", losses.ENERGIES)
 def test_accuracy_matches_golden(energy: str) -> None:
     logits = losses.pairwise_energy(*representations(torch.float64), energy)
-    accuracy = losses.logit_statistics(logits)["train/categorical_accuracy"]
+    accuracy = losses.logit_statistics(logits, logits.logsumexp(1))["train/categorical_accuracy"]
     assert accuracy == pytest.approx(float(GOLDEN[f"accuracy/{energy}/rows"]))
 
 
@@ -119,7 +119,7 @@ def test_two_by_two_by_hand() -> None:
     # logsumexp of the rows: ln(1 + 3), ln(2 + 1).
     penalty = (math.log(4) ** 2 + math.log(3) ** 2) / 2
     assert losses.logsumexp_penalty(logits).item() == pytest.approx(penalty)
-    statistics = {name: value.item() for name, value in losses.logit_statistics(logits).items()}
+    statistics = {name: value.item() for name, value in losses.logit_statistics(logits, logits.logsumexp(1)).items()}
     assert statistics == pytest.approx(
         {
             "train/categorical_accuracy": 0.0,
@@ -296,3 +296,31 @@ def test_temperature_does_not_learn_from_the_actor_nor_the_actor_from_the_temper
 def test_bad_input_is_named(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("rows", [(32, 32), (32, 8), (8, 32)])
+def test_float32_distances_and_their_slopes_are_those_of_float64(rows: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(7)
+    phi, psi = (5 * torch.randn(count, 64, generator=generator) for count in rows)
+    psi[3] = phi[2] + 1e-3  # near, and not on the diagonal
+    psi[5] = phi[1]  # coincident likewise
+    upstream = torch.randn(rows, generator=generator)
+    upstream[1, 5] = 100.0
+    exact = [x.double().requires_grad_() for x in (phi, psi)]
+    expected = losses.pairwise_energy(*exact)
+    expected.backward(upstream.double())
+    single = [x.requires_grad_() for x in (phi, psi)]
+    got = losses.pairwise_energy(*single)
+    got.backward(upstream)
+    assert got.dtype == torch.float32
+    assert got[1, 5] == 0
+    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=0)
+    for mine, theirs in zip(single, exact, strict=True):
+        torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_losses_take_a_logsumexp_that_is_at_hand() -> None:
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(8))
+    logsumexp = logits.logsumexp(1)
+    assert losses.contrastive_loss(logits, logsumexp=logsumexp) == losses.contrastive_loss(logits)
+    assert losses.logsumexp_penalty(logits, logsumexp) == losses.logsumexp_penalty(logits)

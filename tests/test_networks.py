@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crl.networks import MLP, Actor, ResidualBlock, ResidualMLP, squash
+from crl.networks import MLP, Actor, Dense, ResidualMLP, by_layer_of, squash
 
 GOLDEN = np.load(Path(__file__).with_name("golden.npz"))
 OBSERVATION, ACTION, GOAL, REPRESENTATION = 29, 8, 2, 64  # the ant
@@ -25,9 +25,42 @@ def num_parameters(*modules: nn.Module) -> int:
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
+class Layer(nn.Module):
+    def __init__(self, in_dim: int, width: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.dense = Dense(in_dim, width, generator)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.silu(self.norm(self.dense(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(Layer(width, width, generator) for _ in range(4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class ModuleByModule(nn.Module):
+    """The residual network as one would write it down, with the names that checkpoints have."""
+
+    def __init__(self, in_dim: int, out_dim: int, width: int, depth: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.input = Layer(in_dim, width, generator)
+        self.blocks = nn.Sequential(*(Block(width, generator) for _ in range(depth // 4)))
+        self.output = Dense(width, out_dim, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.blocks(self.input(x)))
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_residual_block_matches_golden(dtype: torch.dtype, tolerance: float) -> None:
-    block = ResidualBlock(16).to(dtype)
+    """The block that the stacked network is held against below."""
+    block = Block(16).to(dtype)
     with torch.no_grad():
         for i, layer in enumerate(block.layers):
             layer.dense.weight.copy_(golden("block/weight_in_out")[i].T)
@@ -41,6 +74,120 @@ def test_residual_block_matches_golden(dtype: torch.dtype, tolerance: float) -> 
     for actual, name in ((out, "out"), (x.grad, "d_x_of_sum_sq"), (weight_grad, "d_weight_of_sum_sq")):
         expected = golden(f"block/{name}")
         assert (actual.double() - expected).abs().max() <= tolerance * expected.abs().max(), name
+
+
+# The stacked network against its modules one by one
+
+
+def both_networks(
+    depth: int, dtype: torch.dtype = torch.float32, width: int = 32
+) -> tuple[ResidualMLP, ModuleByModule]:
+    """The two with the same weights, drawn once each; then biases and norms away from where they start."""
+    stacked = ResidualMLP(7, 5, width, depth, generator=generator())
+    plain = ModuleByModule(7, 5, width, depth, generator())
+    assert stacked.state_dict().keys() == plain.state_dict().keys()
+    assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in stacked.state_dict().items())
+    noise = generator(1)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.2 * torch.randn(parameter.shape, generator=noise)
+    stacked.load_state_dict(plain.state_dict())
+    return stacked.to(dtype), plain.to(dtype)
+
+
+def gradients(network: nn.Module, x: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+    """The output, and the gradients of input and parameters by layer."""
+    network.zero_grad()
+    x = x.clone().requires_grad_()
+    out = network(x)
+    out.backward(upstream)
+    grads = by_layer_of((name, p.grad) for name, p in network.named_parameters() if p.grad is not None)
+    return {"out": out.detach(), "x": x.grad, **{name: grad.clone() for name, grad in grads.items()}}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("depth", [4, 64])
+def test_the_stack_is_its_modules_one_by_one(depth: int, dtype: torch.dtype, tolerance: float) -> None:
+    stacked, plain = both_networks(depth, dtype)
+    for seed in (2, 3):  # the second pass takes the memory of the first
+        x, upstream = (torch.randn(16, dim, generator=generator(seed), dtype=dtype) for dim in (7, 5))
+        actual, expected = gradients(stacked, x, upstream), gradients(plain, x, upstream)
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            assert (actual[name] - value).abs().max() <= tolerance * value.abs().max(), name
+        with torch.no_grad():
+            torch.testing.assert_close(stacked(x), plain(x))
+        stacked.recycle_gradients()
+        assert all(p.grad is None for p in stacked.parameters())
+
+
+def test_gradients_match_finite_differences() -> None:
+    network = ResidualMLP(3, 2, 4, 8, generator=generator()).double()
+    x = torch.randn(3, 3, dtype=torch.float64, generator=generator(1), requires_grad=True)
+    weights = list(network.weights)
+
+    def out(x: Tensor, *_: Tensor) -> Tensor:
+        return network(x)
+
+    assert torch.autograd.gradcheck(out, (x, *weights))
+
+
+def test_passes_may_be_interleaved_repeated_and_dropped() -> None:
+    stacked, plain = both_networks(8)
+    first, second = (torch.randn(6, 7, generator=generator(seed)) for seed in (2, 3))
+    expected = [torch.autograd.grad(plain(x).square().sum(), list(plain.parameters())) for x in (first, second)]
+    losses = [stacked(x).square().sum() for x in (first, second)]
+    stacked(first)  # a pass that nobody asks the gradient of
+    for _ in range(2):
+        for loss, grads in zip(losses, expected, strict=True):
+            again = torch.autograd.grad(loss, list(stacked.weights), retain_graph=True)
+            total = sum(float(g.double().square().sum()) for g in grads)
+            assert sum(float(g.double().square().sum()) for g in again) == pytest.approx(total, rel=1e-4)
+
+
+def test_gradients_add_up_unless_they_are_forgotten() -> None:
+    stacked, _ = both_networks(4)
+    x = torch.randn(6, 7, generator=generator(2))
+    stacked(x).sum().backward()
+    once = [p.grad.clone() for p in stacked.parameters()]
+    stacked(x).sum().backward()
+    assert all(torch.equal(p.grad, 2 * g) for p, g in zip(stacked.parameters(), once, strict=True))
+    stacked.recycle_gradients()
+    stacked(x).sum().backward()
+    assert all(torch.equal(p.grad, g) for p, g in zip(stacked.parameters(), once, strict=True))
+
+
+def test_fixed_weights_pass_the_gradient_on_and_get_none() -> None:
+    stacked, plain = both_networks(8)
+    x, upstream = (torch.randn(6, dim, generator=generator(2)) for dim in (7, 5))
+    expected = gradients(plain, x, upstream)
+    actual = gradients(stacked.requires_grad_(False), x, upstream)
+    assert actual.keys() == {"out", "x"}
+    torch.testing.assert_close(actual["x"], expected["x"])
+    stacked.output.bias.requires_grad_()
+    assert gradients(stacked, x, upstream).keys() == {"out", "x", "output.bias"}
+
+
+def test_a_second_derivative_is_refused() -> None:
+    stacked, _ = both_networks(4)
+    x = torch.randn(6, 7, generator=generator(2), requires_grad=True)
+    (slope,) = torch.autograd.grad(stacked(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        slope.sum().backward()
+
+
+def test_a_state_that_does_not_fit_is_refused_by_name() -> None:
+    stacked, _ = both_networks(8)
+    state = stacked.state_dict()
+    name = "blocks.1.layers.2.dense.weight"
+    for wrong, message in (
+        ({k: v for k, v in state.items() if k != name}, f"Missing key.*{name}"),
+        ({**state, "blocks.2.layers.0.dense.weight": state[name]}, "Unexpected key.*blocks.2.layers.0.dense.weight"),
+        ({**state, name: torch.zeros(3, 3)}, f"{name}: expected \\(32, 32\\), got \\(3, 3\\)"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            stacked.load_state_dict(wrong)
 
 
 @pytest.mark.parametrize(
@@ -60,24 +207,24 @@ def test_parameter_count_in_closed_form(depth: int) -> None:
     weights, biases, norms = i * w + depth * w * w + o * w, (1 + depth) * w + o, 2 * w * (1 + depth)
     network = ResidualMLP(i, o, w, depth)
     assert num_parameters(network) == weights + biases + norms
-    assert sum(isinstance(m, nn.Linear) for m in network.modules()) == depth + 2
-    assert sum(isinstance(m, nn.LayerNorm) for m in network.modules()) == depth + 1
+    names = list(network.state_dict())
+    assert sum(name.endswith(("dense.weight", "output.weight")) for name in names) == depth + 2
+    assert sum(name.endswith("norm.weight") for name in names) == depth + 1
 
 
 def test_initialisation_is_the_published_one() -> None:
     network = ResidualMLP(37, 64, 256, 4, generator=generator())
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            bound = module.in_features**-0.5
-            assert (module.bias == 0).all()
-            assert module.weight.abs().max() <= bound
+    for name, tensor in network.state_dict().items():
+        if name.endswith("norm.weight"):
+            assert (tensor == 1).all()
+        elif tensor.ndim == 1:
+            assert (tensor == 0).all()
+        else:
+            bound = tensor.shape[1] ** -0.5
+            assert tensor.abs().max() <= bound
             # Uniform: standard deviation bound / sqrt(3), within 2 % at thousands of draws, and no bias to one side.
-            assert module.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-            assert abs(module.weight.mean().item()) < 0.03 * bound
-        if isinstance(module, nn.LayerNorm):
-            assert module.eps == 1e-6
-            assert (module.weight == 1).all()
-            assert (module.bias == 0).all()
+            assert tensor.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+            assert abs(tensor.mean().item()) < 0.03 * bound
 
 
 def test_weights_come_from_the_generator_alone() -> None:
@@ -127,7 +274,7 @@ def test_signal_and_gradient_survive_the_depth(depth: int) -> None:
     out = network(x)
     out.square().mean().backward()
     assert out.isfinite().all()
-    norms = torch.stack([layer.dense.weight.grad.norm() for block in network.blocks for layer in block.layers])
+    norms = network.weights.weight.grad.norm(dim=(1, 2))
     assert norms.isfinite().all()
     assert norms.max() / norms.min() < 100
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
+
+from crl.networks import by_layer_of
 
 
 class Adam:
@@ -19,23 +20,24 @@ class Adam:
         self._learning_rate = learning_rate
         self._exp_avg = [torch.zeros_like(p) for p in self._parameters]
         self._exp_avg_sq = [torch.zeros_like(p) for p in self._parameters]
-        # The kernel wants a count for every parameter, though all are the same.
-        self._steps = torch.zeros(len(self._names), device=self._parameters[0].device)
+        # A count for every layer, though all are the same: so it is stored.
+        self._steps = torch.zeros(len(by_layer_of(parameters.items())), device=self._parameters[0].device)
 
     def zero_grad(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
 
+    @torch.no_grad()
     def step(self) -> None:
         """Move every parameter by its gradient."""
-        adam(
-            self._parameters,  # type: ignore[arg-type]
-            [p.grad for p in self._parameters],  # type: ignore[misc]
+        self._steps += 1
+        torch._fused_adam_(
+            [*self._parameters],
+            [p.grad for p in self._parameters if p.grad is not None],
             self._exp_avg,
             self._exp_avg_sq,
             [],
-            list(self._steps.unbind()),
-            fused=True,
+            [self._steps[0]] * len(self._parameters),
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
@@ -46,9 +48,12 @@ class Adam:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """The moments by parameter name, and the numbers of steps made."""
+        """The moments by the names parameters are stored by, and the numbers of steps made."""
         return {
-            **{f"exp_avg.{name}": tensor for name, tensor in zip(self._names, self._exp_avg, strict=True)},
-            **{f"exp_avg_sq.{name}": tensor for name, tensor in zip(self._names, self._exp_avg_sq, strict=True)},
+            **{f"exp_avg.{name}": tensor for name, tensor in self._by_layer(self._exp_avg).items()},
+            **{f"exp_avg_sq.{name}": tensor for name, tensor in self._by_layer(self._exp_avg_sq).items()},
             "steps": self._steps,
         }
+
+    def _by_layer(self, moments: list[Tensor]) -> dict[str, Tensor]:
+        return by_layer_of(zip(self._names, moments, strict=True))

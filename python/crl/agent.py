@@ -6,16 +6,16 @@ Letters: B rows of a batch, O observation, G goal, A action, R representation.
 import copy
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from crl import losses
 from crl.adam import Adam
-from crl.networks import squash
+from crl.lanes import First, Second, both
+from crl.networks import ResidualMLP, by_layer_of, squash
 from crl.policy import Array, Config, Networks, Numerics, Policy, Spec, check_same_rows
 
 
@@ -63,6 +63,7 @@ class Agent:
         self.target_entropy = -config.target_entropy_scale * spec.action_dim
         # Adam works element by element, so one for everything is the published three.
         self._adam = Adam(self._named_parameters(), config.learning_rate)
+        self._fixed_encoder = _fixed(self.networks.state_action_encoder)
         self._actor_average = [p.detach().clone() for p in self.networks.actor.parameters() if config.actor_ema]
         self._weights_lock = threading.Lock()
         self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator)
@@ -88,36 +89,46 @@ class Agent:
         check_same_rows(observation=observation, action=action, goal=goal)
         noise = torch.randn(action.shape, generator=self._update_generator, device=self.device)
         alpha = self.log_alpha.detach().exp()
-        self._adam.zero_grad()
+        self._forget_gradients()
 
         with self._numerics.network_precision():
             psi = net.goal_encoder(goal).float()
-            mean, log_std = net.actor(observation, self._for_actor(goal))
-        sampled_action, log_prob = squash(mean, log_std, noise)
-        with self._numerics.network_precision(), _frozen(net.state_action_encoder):
-            sampled_phi = net.state_action_encoder(torch.cat((observation, sampled_action), -1)).float()
-        q = losses.energy(sampled_phi, self._for_actor(psi.detach()), config.energy)
-        actor_loss = losses.actor_loss(log_prob, q, alpha)
-        alpha_loss = losses.temperature_loss(self.log_alpha, log_prob, self.target_entropy)
-        # Two backward passes: the actor's activations are freed before the critic's exist.
-        torch.autograd.backward((actor_loss, alpha_loss))
+        actor_goal, actor_psi = self._for_actor(goal), self._for_actor(psi.detach())
 
-        with self._numerics.network_precision():
-            phi = net.state_action_encoder(torch.cat((observation, action), -1)).float()
-        logits = losses.pairwise_energy(phi, psi, config.energy)
-        contrastive_loss = losses.contrastive_loss(logits, config.contrastive_loss)
-        critic_loss = contrastive_loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits)
-        critic_loss.backward()  # type: ignore[no-untyped-call]
+        def actor_step() -> tuple[Tensor, Tensor, Tensor]:
+            with self._numerics.network_precision():
+                mean, log_std = net.actor(observation, actor_goal)
+            sampled_action, log_prob = squash(mean, log_std, noise)
+            with self._numerics.network_precision():
+                phi = self._fixed_encoder(torch.cat((observation, sampled_action), -1)).float()
+            actor_loss = losses.actor_loss(log_prob, losses.energy(phi, actor_psi, config.energy), alpha)
+            alpha_loss = losses.temperature_loss(self.log_alpha, log_prob, self.target_entropy)
+            torch.autograd.backward((actor_loss, alpha_loss))
+            return actor_loss.detach(), alpha_loss.detach(), log_prob.detach()
 
+        def critic_step() -> tuple[Tensor, ...]:
+            with self._numerics.network_precision():
+                phi = net.state_action_encoder(torch.cat((observation, action), -1)).float()
+            logits = losses.pairwise_energy(phi, psi, config.energy)
+            logsumexp = logits.logsumexp(1)
+            contrastive_loss = losses.contrastive_loss(logits, config.contrastive_loss, logsumexp)
+            critic_loss = contrastive_loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits, logsumexp)
+            critic_loss.backward()  # type: ignore[no-untyped-call]
+            return tuple(x.detach() for x in (critic_loss, contrastive_loss, logits, logsumexp, phi))
+
+        # On a CPU each takes one half of the threads: neither needs what the other makes.
+        (actor_loss, alpha_loss, log_prob), (critic_loss, contrastive_loss, logits, logsumexp, phi) = self._both(
+            actor_step, critic_step
+        )
         with torch.no_grad():
             metrics = {
-                "train/critic_loss": critic_loss.detach(),
-                "train/contrastive_loss": contrastive_loss.detach(),
-                "train/actor_loss": actor_loss.detach(),
+                "train/critic_loss": critic_loss,
+                "train/contrastive_loss": contrastive_loss,
+                "train/actor_loss": actor_loss,
                 "train/alpha": alpha,
-                "train/alpha_loss": alpha_loss.detach(),
+                "train/alpha_loss": alpha_loss,
                 "train/entropy": -log_prob.mean(),
-                **losses.logit_statistics(logits.detach()),
+                **losses.logit_statistics(logits, logsumexp),
                 "train/critic_grad_norm": _grad_norm(net.critic_parameters()),
                 "train/actor_grad_norm": _grad_norm(net.actor.parameters()),
                 "train/representation_norm_state_action": torch.linalg.vector_norm(phi, dim=-1).mean(),
@@ -129,6 +140,15 @@ class Agent:
                 present = [p.detach() for p in net.actor.parameters()]
                 torch._foreach_lerp_(self._actor_average, present, 1 - config.actor_ema)
         return metrics
+
+    def _both(self, first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+        return both(first, second) if self.device.type == "cpu" else (first(), second())
+
+    def _forget_gradients(self) -> None:
+        for module in self.networks.modules():
+            if isinstance(module, ResidualMLP):
+                module.recycle_gradients()
+        self._adam.zero_grad()
 
     def _for_actor(self, rows: Tensor) -> Tensor:
         """Goals, or their representations, (B, ...) as the actor's loss pairs them with the batch's observations.
@@ -200,24 +220,21 @@ class Agent:
         self._act_generator.set_state(state["generator.act"].cpu())
 
     def _state(self) -> dict[str, Tensor]:
-        actor = [name for name, _ in self.networks.actor.named_parameters()]
+        actor = [f"actor_ema.{name}" for name, _ in self.networks.actor.named_parameters()]
         return {
-            **self._named_parameters(),
+            **by_layer_of(self._named_parameters().items()),
             **{f"adam.{name}": tensor for name, tensor in self._adam.state().items()},
-            **{f"actor_ema.{name}": tensor for name, tensor in zip(actor, self._actor_average, strict=False)},
+            **by_layer_of(zip(actor, self._actor_average, strict=False)),
             "generator.update": self._update_generator.get_state(),
             "generator.act": self._act_generator.get_state(),
         }
 
 
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Calls of `module` inside pass gradients through to their input, none to the weights."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
+def _fixed(module: nn.Module) -> nn.Module:
+    """A second module on the same weights, that passes gradients through to its input and none to the weights."""
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    shared |= {id(m.memory): m.memory for m in module.modules() if isinstance(m, ResidualMLP)}
+    return copy.deepcopy(module, shared)
 
 
 def _grad_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -23,6 +23,9 @@ from crl.presets import IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_si
 AUTO: Any = None
 """Marks a setting that the preset, the environment's recipe or the device decides."""
 
+LAYERS_PER_BLOCK = 4
+"""Dense layers in a residual block, as published."""
+
 ROWS_TO_LEARN = 3
 """Any so many rows of one world in a row hold a state with a successor: two may be an end and a beginning."""
 

@@ -4,18 +4,19 @@ Letters: B rows, O observation, G goal, A action, R representation, W width.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crl.config import check_depth
+from crl.config import LAYERS_PER_BLOCK, check_depth
 from crl.errors import nearest
 from crl.losses import tanh_gaussian_log_prob
+from crl.residual import EPSILON, Memory, Residual, Weights, plain
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
-LAYERS_PER_BLOCK = 4
 SMALLEST_IMAGE = 36
 """Pixels on a side that three convolutions without padding leave something of."""
 
@@ -34,33 +35,88 @@ class Dense(nn.Linear):
 
 
 class Layer(nn.Module):
-    """Dense -> LayerNorm -> swish: (B, in_dim) -> (B, W)."""
+    """The parameters of Dense -> LayerNorm -> swish: (B, in_dim) -> (B, W)."""
 
     def __init__(self, in_dim: int, width: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.dense = Dense(in_dim, width, generator)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.norm(self.dense(x)))
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
 
 
-class ResidualBlock(nn.Module):
-    """x + four layers of x: (B, W) -> (B, W). Nothing follows the addition."""
+class Stack(nn.Module):
+    """The layers of all residual blocks, each kind of parameter as one tensor.
 
-    def __init__(self, width: int, generator: torch.Generator | None = None) -> None:
+    `state_dict` has them layer by layer, as `0.layers.3.dense.weight`: block 0, its layer 3.
+    """
+
+    def __init__(self, width: int, depth: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(Layer(width, width, generator) for _ in range(LAYERS_PER_BLOCK)))
+        self.dense_weight = nn.Parameter(torch.empty(depth, width, width))
+        self.dense_bias = nn.Parameter(torch.zeros(depth, width))
+        self.norm_weight = nn.Parameter(torch.ones(depth, width))
+        self.norm_bias = nn.Parameter(torch.zeros(depth, width))
+        bound = 1 / math.sqrt(width)
+        nn.init.uniform_(self.dense_weight, -bound, bound, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)  # type: ignore[no-any-return]
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        for name, parameter in self.named_parameters():
+            destination.update(by_layer(prefix + name, parameter if keep_vars else parameter.detach()))
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        mine = by_layer_of(self.named_parameters(prefix.removesuffix(".")))
+        missing_keys += [name for name in mine if name not in state_dict]
+        unexpected_keys += [name for name in state_dict if name.startswith(prefix) and name not in mine]
+        with torch.no_grad():
+            for name in mine.keys() & state_dict.keys():
+                if mine[name].shape == state_dict[name].shape:
+                    mine[name].copy_(state_dict[name])
+                else:
+                    error_msgs.append(
+                        f"{name}: expected {tuple(mine[name].shape)}, got {tuple(state_dict[name].shape)}"
+                    )
+
+
+_LAYER_NAMES = {
+    "dense_weight": "dense.weight",
+    "dense_bias": "dense.bias",
+    "norm_weight": "norm.weight",
+    "norm_bias": "norm.bias",
+}
+
+
+def by_layer(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """Parameter `name`, or something of its shape, under the names it is stored by: a stack's layers one by one."""
+    prefix, _, kind = name.rpartition(".")
+    if kind not in _LAYER_NAMES:
+        return {name: tensor}
+    start = f"{prefix}." if prefix else ""
+    return {
+        f"{start}{index // LAYERS_PER_BLOCK}.layers.{index % LAYERS_PER_BLOCK}.{_LAYER_NAMES[kind]}": layer
+        for index, layer in enumerate(tensor.unbind())
+    }
+
+
+def by_layer_of(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """`by_layer` of each."""
+    return {name: layer for whole in tensors for name, layer in by_layer(*whole).items()}
 
 
 class ResidualMLP(nn.Module):
     """An input layer, depth/4 residual blocks, a linear output ("1000 Layer Networks for Self-Supervised RL").
 
-    `depth` counts the dense layers inside blocks, as the publication does; there are depth + 2 in all. The output is
-    neither normalised nor activated.
+    `depth` counts the dense layers inside blocks, as the publication does; there are depth + 2 in all. A block is
+    x + four layers of x, and nothing follows the addition. The output is neither normalised nor activated.
+
+    Differentiable once. A gradient of weights that was seen by nobody else may be handed back by `recycle_gradients`.
 
     Args:
         in_dim, out_dim: (B, in_dim) -> (B, out_dim).
@@ -77,11 +133,31 @@ class ResidualMLP(nn.Module):
         _check_sizes(in_dim=in_dim, out_dim=out_dim, width=width)
         check_depth(depth)
         self.input = Layer(in_dim, width, generator)
-        self.blocks = nn.Sequential(*(ResidualBlock(width, generator) for _ in range(depth // LAYERS_PER_BLOCK)))
+        self.blocks = Stack(width, depth, generator)
         self.output = Dense(width, out_dim, generator)
+        self.memory = Memory()
+
+    @property
+    def weights(self) -> Weights:
+        """All parameters, in the order of the network's layers."""
+        first, blocks, last = self.input, self.blocks, self.output
+        return Weights(
+            *(first.dense.weight, first.dense.bias, first.norm.weight, first.norm.bias),
+            *(blocks.dense_weight, blocks.dense_bias, blocks.norm_weight, blocks.norm_bias),
+            *(last.weight, last.bias),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.blocks(self.input(x)))  # type: ignore[no-any-return]
+        if x.ndim != 2 or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+            return plain(x, self.weights)
+        return Residual.apply(x, self.memory, *self.weights)  # type: ignore[no-any-return]
+
+    def recycle_gradients(self) -> None:
+        """Forget the gradients, as `zero_grad` does, and let the next backward pass write into their memory."""
+        for parameter in self.weights:
+            if parameter.grad is not None:
+                self.memory.give(parameter.grad)
+                parameter.grad = None
 
 
 class MLP(nn.Module):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crl import envs
-from crl.config import TrainConfig
+from crl.config import LAYERS_PER_BLOCK, TrainConfig
 from crl.envs import EnvSpec
 from crl.errors import ConfigError
 from crl.memory import free_device_memory, free_memory
@@ -54,9 +54,9 @@ def network_layers(
 ) -> list[Layer]:
     """The layers of `networks.build_network` with the same arguments.
 
-    Dense(I -> W) has I W weights and W biases, LayerNorm 2 W more. A backward pass keeps of Dense, LayerNorm, swish the
-    output of each (W; the last is the next layer's input), and LayerNorm's mean and deviation; of a convolution its
-    output behind the ReLU.
+    Dense(I -> W) has I W weights and W biases, LayerNorm 2 W more. A backward pass keeps of Dense and swish the output
+    (W each; the last is the next layer's input), of LayerNorm mean and deviation, and with it the sigmoid and between
+    blocks the sum, whether weights learn or not; of a convolution its output behind the ReLU.
     """
     layers = []
     entries = in_dim
@@ -74,8 +74,10 @@ def network_layers(
     scales, moments = (2 * width, width + 2) if normalised else (0, 0)
     for number in range(depth + 1 if normalised else depth):
         size, given = (width, 0) if number else (entries, entries)
-        kept = width + moments
-        layers.append(Layer((size + 1) * width + scales, size * width, given + width + kept, kept))
+        sums = width if normalised and number and number % LAYERS_PER_BLOCK == 0 else 0
+        kept = width + moments + sums
+        frozen = kept + normalised * width
+        layers.append(Layer((size + 1) * width + scales, size * width, given + width + kept, frozen))
     layers.append(Layer((width + 1) * out_dim, width * out_dim, out_dim, out_dim))
     return layers
 
@@ -136,12 +138,13 @@ def of(config: TrainConfig) -> Sizes:
 
     FLOPs of an update are those of its matrix products and convolutions, 2 a multiplication: actor, phi and psi forward
     and backward; phi of the sampled actions forward and backward to its input alone, as its weights learn nothing
-    there; and for the energies `dot` and `cosine` the product of all phi with all psi. Left out is what is a small
-    share of them: distances, LayerNorm, activations, the losses and Adam.
+    there; and the product of all phi with all psi, where the energy takes one (`norm` on a CPU, `dot`, `cosine`). Left
+    out is what is a small share of them: LayerNorm, activations, the losses and Adam.
 
     Activations are those alive when the actor's backward pass begins (its own, psi's, and phi's of the sampled actions)
-    or the critic's (phi's and psi's), whichever are more; a backward pass frees as it goes. They are counted in float32
-    at every precision, as LayerNorm and swish stay in it; bf16 has a copy of the weights besides.
+    or the critic's (phi's and psi's), whichever are more; both, where a CPU's threads take a side each. Those of a
+    residual network in float32 stay for the next update, and phi has one place if its passes come in turn. They are
+    counted in float32 at every precision, as LayerNorm and swish stay in it; bf16 has a copy of the weights besides.
     """
     spec = envs.spec(config.env, **config.env_kwargs)
     o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
@@ -156,7 +159,7 @@ def of(config: TrainConfig) -> Sizes:
     learning = {"weights": True, "inputs": False}
     work = sum(flop(layers, rows, **learning) for layers in (actor, phi, psi))
     work += flop(phi, rows, weights=False, inputs=True)
-    if config.energy in ("dot", "cosine"):
+    if config.energy in ("dot", "cosine") or (config.energy == "norm" and config.device == "cpu"):
         work += 3 * 2 * rows * rows * r
 
     def kept(*networks: list[Layer]) -> int:
@@ -164,6 +167,11 @@ def of(config: TrainConfig) -> Sizes:
 
     acting = kept(actor, psi) + sum(layer.kept_frozen for layer in phi)
     judging = kept(phi, psi) + 4 * rows  # logits, their softmax, and the gradients of both
+    alive = max(acting, judging)
+    if config.device == "cpu" and config.num_threads > 1:
+        alive = acting + kept(phi) + 4 * rows
+    elif config.network == "residual" and config.precision != "bf16" and not image:
+        alive = kept(actor) + judging
     given = o + a + g
 
     weights = FLOAT * total
@@ -172,8 +180,7 @@ def of(config: TrainConfig) -> Sizes:
     stored, filled = _buffer(config, spec)
     saved_rows = filled * (1 + (o + FLOAT * a if image else FLOAT * given))
     passing = {
-        "activations of an update": FLOAT * rows * (max(acting, judging) + given)
-        + (2 * total if config.precision == "bf16" else 0),
+        "activations of an update": FLOAT * rows * (alive + given) + (2 * total if config.precision == "bf16" else 0),
         "a checkpoint's copy": state,
     }
     lasting = {

@@ -233,7 +233,10 @@ def phases(config: TrainConfig, chosen: Sequence[str], quick: bool, say: Say) ->
 
 @contextmanager
 def _borders(mark: Callable[[], None]) -> Iterator[list[None]]:
-    """Mark the end of the first backward pass inside and the beginning of Adam's step; gives a list of all passes."""
+    """Mark the end of the first backward pass inside and the beginning of Adam's step; gives a list of all passes.
+
+    On one thread: two would take the actor's side and the critic's at the same time.
+    """
     backward, step, passes = torch.autograd.backward, Adam.step, list[None]()
 
     def marked_backward(*arguments: Any, **more: Any) -> None:
@@ -246,8 +249,13 @@ def _borders(mark: Callable[[], None]) -> Iterator[list[None]]:
         mark()
         step(self)
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with patch.object(torch.autograd, "backward", marked_backward), patch.object(Adam, "step", marked_step):
-        yield passes
+        try:
+            yield passes
+        finally:
+            torch.set_num_threads(threads)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -121,7 +121,9 @@ def small(depth=8, precision="float32"):
     return learner.settings(depth, 16, 24, "cpu", precision)
 
 
-@pytest.mark.parametrize("name", ["PyTorch, tuned", "JAX, scan", pytest.param("JAX, unrolled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["PyTorch, tuned", *(pytest.param(name, marks=pytest.mark.slow) for name in ("JAX, scan", "JAX, unrolled"))]
+)
 def test_everybody_makes_the_same_update(name):
     """Critic and actor loss agree at equal weights to 1e-4, and after an update of all weights to 1e-3."""
     pytest.importorskip(CONTENDERS[name].module)

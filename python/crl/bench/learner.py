@@ -137,13 +137,15 @@ def update(config: TrainConfig, chosen: Sequence[str], quick: bool, say: Say) ->
     others = tuple(name for name in made if name != Ours.name)
     headings = _headings(config, "update")
     results = rates(own, 1, clock="wall", beside=others, unit="updates / s", **headings)
-    products = {name: timings[name].of_one(_PRODUCTS) for name in limits}
     operations = {name: (work, timing) for name, timing in own.items()}
-    operations |= {name: (2 * size**3, products[name]) for name, size in zip(limits, (SMALL, large), strict=True)}
+    for name, size in zip(limits, (SMALL, large), strict=True):
+        operations[name] = (2 * size**3, timings[name].of_one(_products(size)))
     return results + _speeds(operations, tuple(limits), _headings(config, "operations"))
 
 
-_PRODUCTS = 20
+def _products(size: int) -> int:
+    """How many are a turn's work: as many operations as twenty small ones, or one product."""
+    return max(1, 20 * SMALL**3 // size**3)
 
 
 def _product(size: int, config: TrainConfig) -> Callable[[], None]:
@@ -153,7 +155,7 @@ def _product(size: int, config: TrainConfig) -> Callable[[], None]:
     out = torch.empty_like(x)
 
     def call() -> None:
-        for _ in range(_PRODUCTS):
+        for _ in range(_products(size)):
             torch.mm(x, y, out=out)
         if config.device != "cpu":
             torch.cuda.synchronize(config.device)

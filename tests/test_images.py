@@ -10,6 +10,10 @@ from test_resume import assert_same, resume, start
 
 import crl
 import crl.envs as envs
+from crl import TrajectoryBuffer
+from crl.agent import Agent
+from crl.collector import Collector, UniformPolicy
+from crl.config import TrainConfig, resolve
 from crl.envs import registry
 from crl.envs.layouts import Maze
 from crl.envs.pictures import FLOOR, POINT, SIZE, WALL, MazeCamera, PointMazeImages
@@ -131,7 +135,7 @@ def test_the_convolutions_are_those_published():
     sizes = [(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride) for layer in layers]
     assert sizes == [(3, 32, (8, 8), (4, 4)), (32, 64, (4, 4), (2, 2)), (64, 64, (3, 3), (1, 1))]
     image, rest = torch.from_numpy(rows(5)).float(), torch.randn(5, 2)
-    x = image.view(5, 64, 64, 3).permute(0, 3, 1, 2) / 255 - 0.5
+    x = image.view(5, 64, 64, 3).permute(0, 3, 1, 2) / 255
     for layer in layers:
         x = torch.relu(torch.nn.functional.conv2d(x, layer.weight, layer.bias, layer.stride))
     assert x[0].numel() == 64 * 4 * 4
@@ -148,6 +152,29 @@ def test_an_actor_sees_both_images_with_the_same_eyes():
     means = [actor(*pair)[0] for pair in ((here, there), (there, here), (here, here))]
     assert not torch.allclose(means[0], means[1])
     assert not torch.allclose(means[0], means[2])
+
+
+def test_what_moves_before_the_backdrop_is_soon_told_apart():
+    """Fifty updates; with a grey backdrop the loss has not left chance after ten times as many."""
+    env = envs.make("point_spiral_11x11_image", 64, seed=0)
+    buffer = TrajectoryBuffer(64, 64 * 60, ((64 * 64 * 3,), np.uint8), (2,), None)
+    Collector(env, UniformPolicy(2, [0]), buffer, seed=0).collect(60)
+    settings = {"env": "point_spiral_11x11_image", "width": 16, "batch_size": 64, "gamma": 0.9, "actor_goals": "random"}
+    config = resolve(TrainConfig(**settings), device="cpu", num_cores=1).config
+    agent = Agent(env.env_spec, config)
+    losses = [float(agent.update(buffer.sample(64, gamma=0.9))["train/contrastive_loss"]) for _ in range(50)]
+    assert np.mean(losses[:5]) > np.log(64) - 0.2
+    assert np.mean(losses[-5:]) < np.log(64) - 0.5
+    state = agent.state_dict()
+    assert state["backdrop"].std() > 10
+    copied = Agent(env.env_spec, config)
+    copied.load_state_dict(state)
+    shown, goal = env.reset(seed=1)[0]["observation"], env.reset(seed=2)[0]["desired_goal"]
+    torch.testing.assert_close(copied.act(shown, goal, deterministic=True), agent.act(shown, goal, deterministic=True))
+    policy = copied.policy()
+    agent.update(buffer.sample(64, gamma=0.9))  # no later batch changes the backdrop
+    assert torch.equal(agent.state_dict()["backdrop"], state["backdrop"])
+    torch.testing.assert_close(policy.act(shown, goal, deterministic=True), copied.act(shown, goal, deterministic=True))
 
 
 def test_the_seed_alone_decides_the_weights():

@@ -65,6 +65,7 @@ class Agent:
         self._adam = Adam(self._named_parameters(), config.learning_rate)
         self._fixed_encoder = _fixed(self.networks.state_action_encoder)
         self._actor_average = [p.detach().clone() for p in self.networks.actor.parameters() if config.actor_ema]
+        self._seen_images = False
         self._weights_lock = threading.Lock()
         self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator)
 
@@ -87,6 +88,12 @@ class Agent:
         action = self._numerics.rows("batch.action", batch.action, spec.action_dim)
         goal = self._numerics.rows("batch.goal", batch.goal, spec.goal_dim)
         check_same_rows(observation=observation, action=action, goal=goal)
+        if net.backdrop is not None:
+            if not self._seen_images:
+                with self._weights_lock:
+                    net.backdrop.copy_(torch.cat((observation, goal)).mean(0))
+                self._seen_images = True
+            observation, goal = net.before_backdrop(observation), net.before_backdrop(goal)
         noise = torch.randn(action.shape, generator=self._update_generator, device=self.device)
         alpha = self.log_alpha.detach().exp()
         self._forget_gradients()
@@ -189,7 +196,7 @@ class Agent:
 
     def _copy_weights_to(self, networks: Networks) -> None:
         with self._weights_lock, torch.no_grad():
-            for mine, theirs in zip(self.networks.parameters(), networks.parameters(), strict=True):
+            for mine, theirs in zip(self.networks.state_dict().values(), networks.state_dict().values(), strict=True):
                 theirs.copy_(mine, non_blocking=True)
 
     def _named_parameters(self) -> dict[str, nn.Parameter]:
@@ -198,9 +205,9 @@ class Agent:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next update depends on, as a flat dict of contiguous tensors.
 
-        Weights by layer name, `log_alpha`, Adam's moments under `adam.exp_avg.` and `adam.exp_avg_sq.`, `adam.steps`,
-        the averaged actor under `actor_ema.` where there is one, and the states of both random generators (uint8). A
-        copy: later updates leave it as it is.
+        Weights by layer name, `backdrop` where there are images, `log_alpha`, Adam's moments under `adam.exp_avg.` and
+        `adam.exp_avg_sq.`, `adam.steps`, the averaged actor under `actor_ema.` where there is one, and the states of
+        both random generators (uint8). A copy: later updates leave it as it is.
         """
         with self._weights_lock:
             return {name: tensor.detach().clone().contiguous() for name, tensor in self._state().items()}
@@ -216,6 +223,7 @@ class Agent:
         with self._weights_lock, torch.no_grad():
             for name, tensor in mine.items():
                 tensor.copy_(state[name])
+        self._seen_images = bool(state["adam.steps"].any())
         self._update_generator.set_state(state["generator.update"].cpu())
         self._act_generator.set_state(state["generator.act"].cpu())
 
@@ -223,6 +231,7 @@ class Agent:
         actor = [f"actor_ema.{name}" for name, _ in self.networks.actor.named_parameters()]
         return {
             **by_layer_of(self._named_parameters().items()),
+            **dict(self.networks.named_buffers()),
             **{f"adam.{name}": tensor for name, tensor in self._adam.state().items()},
             **by_layer_of(zip(actor, self._actor_average, strict=False)),
             "generator.update": self._update_generator.get_state(),

@@ -184,7 +184,8 @@ class MLP(nn.Module):
 class Vision(nn.Module):
     """Any network behind the convolutions of the image tasks of Eysenbach et al. (2022), those of DQN.
 
-    Its input begins with images, one or more, row by row and with values of 0 to 255; what follows are numbers. All
+    Its input begins with images, one or more, row by row, their values of 0 to 255 less those of the backdrop
+    (`crl.policy.Networks.before_backdrop`); what follows are numbers. All
     images of an input pass the same convolutions.
 
     Args:
@@ -220,7 +221,7 @@ class Vision(nn.Module):
         height, width, channels = self._image
         pixels = self._images * height * width * channels
         images = x[:, :pixels].view(-1, height, width, channels).permute(0, 3, 1, 2)
-        seen = self.convolutions(images / 255 - 0.5).flatten(1).view(len(x), -1)
+        seen = self.convolutions(images / 255).flatten(1).view(len(x), -1)
         return self.network(torch.cat((seen, x[:, pixels:]), -1))  # type: ignore[no-any-return]
 
 

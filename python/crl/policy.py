@@ -17,6 +17,10 @@ from crl.networks import Actor, build_network, squash
 Array = Tensor | NDArray[Any]
 
 
+GREY = 127.5
+"""Half of white: every image's backdrop until an agent has seen images, and that of Eysenbach et al. (2022) always."""
+
+
 class Spec(Protocol):
     """The sizes of an environment that the agent needs; and `image`, the shape, where it shows images."""
 
@@ -76,6 +80,17 @@ class Networks(nn.Module):
         self.actor = Actor(o, g, a, width, config.actor_depth, config.network, image=image, generator=generator)
         self.state_action_encoder = build_network(config.network, o + a, r, width, depth, generator, image=image)
         self.goal_encoder = build_network(config.network, g, r, width, depth, generator, image=image)
+        self.backdrop: Tensor | None
+        self.register_buffer("backdrop", torch.full((g,), GREY) if image else None)
+
+    def before_backdrop(self, rows: Tensor) -> Tensor:
+        """Images (N, O) or (N, G) less the mean image, `backdrop` (G,); other observations and goals as they are.
+
+        What moves before a fixed camera covers few pixels. Beside all the others, which are the same in every image, it
+        hardly moves a representation: all lie in one spot off the goals' spot, and for hundreds of updates distances
+        between the two say nothing about which goes with which.
+        """
+        return rows if self.backdrop is None else rows - self.backdrop
 
     def critic_parameters(self) -> Iterator[nn.Parameter]:
         yield from self.state_action_encoder.parameters()
@@ -149,6 +164,7 @@ class Policy:
         o = self._numerics.rows("observation", observation, self._spec.observation_dim)
         g = self._numerics.rows("goal", goal, self._spec.goal_dim)
         check_same_rows(observation=o, goal=g)
+        o, g = self._networks.before_backdrop(o), self._networks.before_backdrop(g)
         with self._numerics.network_precision():
             mean, log_std = self._networks.actor(o, g)
         if deterministic and self._num_candidates == 1:

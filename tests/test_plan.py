@@ -175,6 +175,21 @@ def test_what_a_gpu_holds_is_counted_apart() -> None:
     assert beside.on_device - alone.on_device == 4 * sum(alone.parameters.values())
 
 
+@pytest.mark.gpu
+def test_a_gpu_holds_what_is_counted() -> None:
+    config = resolved(env="ant", depth=64, width=256, batch_size=256, device="cuda")
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    agent = Agent(envs.spec(config.env), config, "cuda")
+    rows = (torch.rand(config.batch_size, dim, device="cuda") for dim in (29, 8, 2))
+    batch = Batch(*rows, torch.ones(config.batch_size))
+    for _ in range(3):
+        agent.update(batch)
+    taken = torch.cuda.max_memory_allocated() - before
+    assert sizes.of(config).on_device == pytest.approx(taken, rel=0.3)
+    assert 0 < sizes.free(sizes.of(config))["VRAM"] < torch.cuda.get_device_properties(0).total_memory
+
+
 # --- what cannot fit --------------------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ class Forecast:
     step: float
     """One step of all worlds."""
     worlds: int
-    """Bytes of RAM that the worlds take, those of evaluation too."""
+    """Bytes of RAM that the worlds take in this process, those of evaluation too."""
     depths: tuple[int, ...]
     """At which networks were measured. Where none is the run's own, update and act are extrapolated."""
     collect: float

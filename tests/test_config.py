@@ -303,6 +303,7 @@ def test_possible_depths() -> None:
             "buffer_capacity must hold at least 3 rows for each of the 10 worlds (30)",
         ),
         ({"total_env_steps": 1000, "learning_starts": 4000}, "total_env_steps (1000) end before the first update"),
+        ({"env": "point_u_maze_image", "goal_filter": 0.1}, "goal_filter must be 0 where goals are images"),
         ({"num_envs": 8, "unroll_length": 1, "total_env_steps": 8, "learning_starts": 0}, "comes after 24"),
     ],
 )

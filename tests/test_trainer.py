@@ -85,7 +85,9 @@ def test_nothing_is_learnt_before_learning_starts(tiny: Tiny) -> None:
 # --- reproducible -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_action_candidates": 3, "prefill": "uniform", "network": "mlp"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_action_candidates": 3, "prefill": "uniform", "network": "mlp"}, {"goal_filter": 0.1}]
+)
 def test_the_same_seed_gives_the_same_run_bit_for_bit(tiny: Tiny, settings: dict[str, Any]) -> None:
     one, two, other = (tiny(name, seed=seed, **settings) for name, seed in (("one", 1), ("two", 1), ("other", 2)))
     for each in (one, two, other):

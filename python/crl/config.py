@@ -94,6 +94,12 @@ class TrainConfig:
         "How goals are drawn; `random` ignores the trajectory (an ablation that must not learn).",
         choices=("geometric", "uniform", "final", "next", "random"),
     )
+    goal_filter: float = _setting(
+        0.0,
+        "Objective",
+        "Prefer rows whose goal is farther from where they are than this, where objects move seldom; 0: as drawn.",
+        at_least=0,
+    )
     actor_goals: str = _setting(
         AUTO,
         "Objective",
@@ -372,6 +378,8 @@ def _check_together(config: TrainConfig) -> None:
     if config.network == "residual":
         for name in ("depth", "actor_depth", "critic_depth"):
             check_depth(getattr(config, name), name)
+    if config.goal_filter and envs.spec(config.env, **config.env_kwargs).image:
+        raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
     if config.buffer_capacity < ROWS_TO_LEARN * config.num_envs:
         raise ConfigError(
             f"buffer_capacity must hold at least {ROWS_TO_LEARN} rows for each of the {config.num_envs} worlds "

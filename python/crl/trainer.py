@@ -17,7 +17,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from crl import checkpoint, envs, losses, run, sizes
+from crl import checkpoint, envs, losses, relabelling, run, sizes
 from crl.agent import Agent
 from crl.clock import Clock
 from crl.collector import Collector, UniformPolicy
@@ -214,8 +214,10 @@ class Trainer:
     def learn(self, collecting: Future[int] | None) -> None:
         """The pending updates of this round, or as many as are made before a stop; beside `collecting`, if given."""
         progress, config = self.progress, self.config
-        loader = self.buffer.loader(
+        loader = relabelling.loader(
+            self.buffer,
             config.batch_size,
+            config.goal_filter,
             gamma=config.gamma,
             goal=config.goals,
             device=config.device,
@@ -227,7 +229,8 @@ class Trainer:
                 busy = self.collecting_threads if collecting and not collecting.done() else 0
                 torch.set_num_threads(max(1, config.num_threads - busy))
                 with self.clock.phase("learn", 1):
-                    self.means.add(self.agent.update(batch))
+                    rows = relabelling.chosen(batch, config.batch_size, config.goal_filter)
+                    self.means.add(self.agent.update(rows))
                 progress.updates += 1
                 progress.pending_updates -= 1
                 self.reporter.tick(progress, self.time_left)

@@ -17,6 +17,7 @@ from crl.adam import Adam
 from crl.lanes import First, Second, both
 from crl.networks import ResidualMLP, by_layer_of, squash
 from crl.policy import Array, Config, Networks, Numerics, Policy, Spec, check_same_rows
+from crl.ranks import ALONE, Ranks
 
 
 class Batch(Protocol):
@@ -37,11 +38,12 @@ class Agent:
         spec: observation_dim, goal_dim, action_dim.
         config: a resolved `crl.TrainConfig`, or anything with the attributes of `Config`.
         device: of weights, updates and actions. The same seed gives the same weights on every device.
+        ranks: the processes of the run. Each has B/N rows of the batch, and all make the update of the whole batch.
     Raises:
         ValueError: a size, depth, kind or precision that does not exist, or a setting not chosen yet.
     """
 
-    def __init__(self, spec: Spec, config: Config, device: str | torch.device = "cpu") -> None:
+    def __init__(self, spec: Spec, config: Config, device: str | torch.device = "cpu", ranks: Ranks = ALONE) -> None:
         names = (name for name, kind in vars(Config).items() if isinstance(kind, property))
         if auto := [name for name in names if getattr(config, name) is None]:
             raise ValueError(
@@ -51,7 +53,7 @@ class Agent:
         losses.check_contrastive_loss(config.contrastive_loss)
         if config.num_action_candidates < 1:
             raise ValueError(f"num_action_candidates must be at least 1, got {config.num_action_candidates}")
-        self.spec, self.config, self.device = spec, config, torch.device(device)
+        self.spec, self.config, self.device, self._ranks = spec, config, torch.device(device), ranks
         self._numerics = Numerics(self.device, config.precision)
         seeds = torch.Generator().manual_seed(config.seed)
         update_seed, act_seed = torch.randint(2**62, (2,), generator=seeds).tolist()
@@ -67,7 +69,7 @@ class Agent:
         self._actor_average = [p.detach().clone() for p in self.networks.actor.parameters() if config.actor_ema]
         self._seen_images = False
         self._weights_lock = threading.Lock()
-        self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator)
+        self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator, ranks=ranks)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step of actor, temperature and critic on one batch; never waits for the device.
@@ -83,7 +85,7 @@ class Agent:
         Raises:
             ValueError: an array of another shape, naming it.
         """
-        config, spec, net = self.config, self.spec, self.networks
+        config, spec, net, ranks = self.config, self.spec, self.networks, self._ranks
         observation = self._numerics.rows("batch.observation", batch.observation, spec.observation_dim)
         action = self._numerics.rows("batch.action", batch.action, spec.action_dim)
         goal = self._numerics.rows("batch.goal", batch.goal, spec.goal_dim)
@@ -92,9 +94,13 @@ class Agent:
             if not self._seen_images:
                 with self._weights_lock:
                     net.backdrop.copy_(torch.cat((observation, goal)).mean(0))
+                    ranks.average([net.backdrop])
                 self._seen_images = True
             observation, goal = net.before_backdrop(observation), net.before_backdrop(goal)
-        noise = torch.randn(action.shape, generator=self._update_generator, device=self.device)
+        # The noise of all ranks, so that their generators stay the same.
+        shape = (ranks.size * len(action), spec.action_dim)
+        noise = ranks.own(torch.randn(shape, generator=self._update_generator, device=self.device))
+        first = ranks.rank * len(action)
         alpha = self.log_alpha.detach().exp()
         self._forget_gradients()
 
@@ -116,9 +122,11 @@ class Agent:
         def critic_step() -> tuple[Tensor, ...]:
             with self._numerics.network_precision():
                 phi = net.state_action_encoder(torch.cat((observation, action), -1)).float()
-            logits = losses.pairwise_energy(phi, psi, config.energy)
+            # This rank's rows of the logits of all: each row with every goal.
+            logits = losses.pairwise_energy(phi, ranks.gather(psi), config.energy, first)
             logsumexp = logits.logsumexp(1)
-            contrastive_loss = losses.contrastive_loss(logits, config.contrastive_loss, logsumexp)
+            gather = ranks.gather if ranks.size > 1 else None
+            contrastive_loss = losses.contrastive_loss(logits, config.contrastive_loss, logsumexp, first, gather)
             critic_loss = contrastive_loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits, logsumexp)
             critic_loss.backward()  # type: ignore[no-untyped-call]
             return tuple(x.detach() for x in (critic_loss, contrastive_loss, logits, logsumexp, phi))
@@ -135,12 +143,14 @@ class Agent:
                 "train/alpha": alpha,
                 "train/alpha_loss": alpha_loss,
                 "train/entropy": -log_prob.mean(),
-                **losses.logit_statistics(logits, logsumexp),
-                "train/critic_grad_norm": _grad_norm(net.critic_parameters()),
-                "train/actor_grad_norm": _grad_norm(net.actor.parameters()),
+                **losses.logit_statistics(logits, logsumexp, first),
                 "train/representation_norm_state_action": torch.linalg.vector_norm(phi, dim=-1).mean(),
                 "train/representation_norm_goal": torch.linalg.vector_norm(psi, dim=-1).mean(),
             }
+            gradients = [p.grad for p in self._named_parameters().values() if p.grad is not None]
+            ranks.average([*gradients, *metrics.values()])
+            metrics["train/critic_grad_norm"] = _grad_norm(net.critic_parameters())
+            metrics["train/actor_grad_norm"] = _grad_norm(net.actor.parameters())
         with self._weights_lock:
             self._adam.step()
             if self._actor_average:
@@ -161,10 +171,14 @@ class Agent:
         """Goals, or their representations, (B, ...) as the actor's loss pairs them with the batch's observations.
 
         `future`: each its own; `random`: each the next row's; `mixture`: the first half the next row's. Rows of a
-        batch are independent draws, so the next row's goal is a goal of the whole buffer.
+        batch are independent draws, so the next row's goal is a goal of the whole buffer. The halves and the next row
+        are of the batch of all ranks, rank by rank.
         """
-        moved = {"future": 0, "mixture": len(rows) // 2, "random": len(rows)}[self.config.actor_goals]
-        return torch.cat((rows[:moved].roll(-1, 0), rows[moved:])) if moved else rows
+        if self.config.actor_goals == "future":
+            return rows
+        rows = self._ranks.gather(rows)
+        moved = len(rows) // 2 if self.config.actor_goals == "mixture" else len(rows)
+        return self._ranks.own(torch.cat((rows[:moved].roll(-1, 0), rows[moved:])))
 
     def act(self, observation: Array, goal: Array, deterministic: bool = False) -> Tensor:
         """The actions of the present weights: see `Policy.act`."""
@@ -180,7 +194,7 @@ class Agent:
         with self._weights_lock:
             networks = copy.deepcopy(self.networks).requires_grad_(False)
         generator = generator or self._act_generator
-        return Policy(networks, self.spec, self.config, self._numerics, generator, self._copy_weights_to)
+        return Policy(networks, self.spec, self.config, self._numerics, generator, self._copy_weights_to, self._ranks)
 
     def evaluation_policy(self, generator: torch.Generator | None = None) -> Policy:
         """A copy to judge, never refreshed, whose actor is the moving average of the weights where `actor_ema` is set.
@@ -192,7 +206,8 @@ class Agent:
             networks = copy.deepcopy(self.networks).requires_grad_(False)
             for mine, theirs in zip(self._actor_average, networks.actor.parameters(), strict=False):
                 theirs.copy_(mine)
-        return Policy(networks, self.spec, self.config, self._numerics, generator or self._act_generator)
+        generator = generator or self._act_generator
+        return Policy(networks, self.spec, self.config, self._numerics, generator, ranks=self._ranks)
 
     def _copy_weights_to(self, networks: Networks) -> None:
         with self._weights_lock, torch.no_grad():

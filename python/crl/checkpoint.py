@@ -2,7 +2,8 @@
 
 `checkpoints/step_N/` is written under another name and renamed when complete. Its MANIFEST.json, written last, lists
 every file with size and BLAKE2b digest; what does not match it is refused. A kill at any moment leaves the run with
-the checkpoints it had before, or with the new one.
+the checkpoints it had before, or with the new one. Where a run has several ranks, each writes its own files into the
+one directory, and rank 0 renames it when all have.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crl.errors import CheckpointError
+from crl.ranks import ALONE, Ranks
 
 MANIFEST = "MANIFEST.json"
 _FORMAT = 1
@@ -22,14 +24,18 @@ _NAME = re.compile(r"step_(\d+)|\.step_(\d+)\.replaced")
 """A checkpoint, or the former one of the same step while the new one takes its place."""
 
 
-def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]], *, keep: int) -> Path:
+def save(
+    run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]], *, keep: int, ranks: Ranks = ALONE
+) -> Path:
     """Write checkpoint `run/checkpoints/step_{env_steps}` and delete all but the newest `keep` of the run.
 
     Args:
         run: the run directory.
         env_steps: names the checkpoint; one of the same name is replaced.
-        files: for each file name, a function that writes it to the path it is given, or raises OSError.
+        files: for each file name, a function that writes it to the path it is given, or raises OSError. Every rank
+            gives its own, under names that no other has, and `run` must be one directory for all.
         keep: how many checkpoints stay.
+        ranks: the processes of the run, all of which must call this.
 
     Raises:
         CheckpointError: when something cannot be written; earlier checkpoints are as they were.
@@ -37,32 +43,50 @@ def save(run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]
     parent = run / "checkpoints"
     target, partial = parent / f"step_{env_steps}", parent / f".step_{env_steps}.partial"
     replaced = parent / f".step_{env_steps}.replaced"
-    try:
+
+    def begin() -> None:
         for left_by_a_kill in parent.glob(".step_*.partial"):
             shutil.rmtree(left_by_a_kill, ignore_errors=True)
         partial.mkdir(parents=True)
+
+    def write_own() -> dict[str, Any]:
         for name, write in files.items():
             write(partial / name)
         entries = {name: _fingerprint(partial / name) for name in files}
+        for name in files:
+            _sync(partial / name)
+        return entries
+
+    def publish(entries: dict[str, Any]) -> None:
         manifest = partial / MANIFEST
         manifest.write_text(json.dumps({"format": _FORMAT, "files": entries}, indent=1), encoding="utf-8")
-        for path in (*(partial / name for name in files), manifest, partial):
-            _sync(path)
+        _sync(manifest)
+        _sync(partial)
         if target.exists():
             shutil.rmtree(replaced, ignore_errors=True)
             os.rename(target, replaced)
         os.rename(partial, target)
         _sync(parent)
         _sync(run)
+
+    def tidy() -> None:
+        checkpoints = complete(run)
+        for old in (*checkpoints, *parent.glob(".step_*.replaced")):
+            if old not in checkpoints[-keep:]:
+                shutil.rmtree(old, ignore_errors=True)
+
+    try:
+        ranks.leads(begin)
+        written = ranks.together(write_own)
+        ranks.leads(lambda: publish({name: entry for entries in written for name, entry in entries.items()}))
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        if ranks.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
             f"checkpoint {target} cannot be written: {error}. Earlier checkpoints are intact."
         ) from error
-    checkpoints = complete(run)
-    for old in (*checkpoints, *parent.glob(".step_*.replaced")):
-        if old not in checkpoints[-keep:]:
-            shutil.rmtree(old, ignore_errors=True)
+    if ranks.rank == 0:
+        tidy()
     return target
 
 

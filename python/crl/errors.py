@@ -1,4 +1,4 @@
-"""The errors a user can cause. Each message says what, what was expected, what came, and how to mend it."""
+"""The errors a user meets. Each message says what, what was expected, what came, and how to mend it."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,10 @@ class ConfigError(ValueError):
 
 class CheckpointError(RuntimeError):
     """A run or checkpoint that cannot be read or written: exit code 1."""
+
+
+class RankError(RuntimeError):
+    """Another process of a run on several failed, or they lost each other: exit code 1."""
 
 
 class MissingExtraError(ImportError):

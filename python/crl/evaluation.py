@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from crl.ranks import ALONE, Ranks
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -56,7 +58,13 @@ class Stopped(Exception):
 
 
 def evaluate(
-    policy: Any, env: Any, *, seed: int, deterministic: bool = True, stop: threading.Event | None = None
+    policy: Any,
+    env: Any,
+    *,
+    seed: int,
+    deterministic: bool = True,
+    stop: threading.Event | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Run one episode in each world of vector environment `env`, reset from `seed`.
 
@@ -70,9 +78,10 @@ def evaluate(
         seed: of the starts and goals.
         deterministic: take the mode of the action distribution (published) instead of a sample.
         stop: ends the evaluation when set, from any thread.
+        ranks: each runs the episodes of an `env` of its own, and all get the outcome of all episodes.
 
     Raises:
-        Stopped: when `stop` was set before the last episode ended.
+        Stopped: when `stop` was set before the last episode ended, on any rank.
     """
     observation, info = env.reset(seed=seed)
     far = info.get("far", np.zeros(env.num_envs, dtype=bool))
@@ -82,19 +91,24 @@ def evaluate(
     final_distance = np.zeros(env.num_envs)
     while running.any():
         if stop is not None and stop.is_set():
-            raise Stopped
+            break
         action = policy.act(observation["observation"], observation["desired_goal"], deterministic=deterministic)
         observation, _, terminated, truncated, info = env.step(action.cpu().numpy())
         steps_at_goal += running & info["success"]
         success_at_end = np.where(running, info["success"], success_at_end)
         final_distance = np.where(running, info["distance"], final_distance)
         running &= ~(terminated | truncated)
+    if ranks.any(bool(running.any())):
+        raise Stopped
+    own = (steps_at_goal, success_at_end, final_distance, far)
+    parts = ranks.together(lambda: [values.tolist() for values in own])
+    steps_at_goal, success_at_end, final_distance, far = (np.concatenate(part) for part in zip(*parts, strict=True))
+    num_episodes, num_far = len(far), int(far.sum())
     reached, reached_far = int((steps_at_goal > 0).sum()), int((steps_at_goal[far] > 0).sum())
-    num_far = int(far.sum())
     return Evaluation(
-        num_episodes=env.num_envs,
-        success_rate=reached / env.num_envs,
-        success_interval=wilson_interval(reached, env.num_envs),
+        num_episodes=num_episodes,
+        success_rate=reached / num_episodes,
+        success_interval=wilson_interval(reached, num_episodes),
         success_at_end=float(success_at_end.mean()),
         time_at_goal=float(steps_at_goal.mean()),
         final_distance=float(final_distance.mean()),

@@ -7,6 +7,7 @@ The equations, their sources and where other projects differ are set out in docs
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,22 +49,23 @@ def energy(phi: Tensor, psi: Tensor, kind: str = "norm") -> Tensor:
             return (_unit(phi) * _unit(psi)).sum(-1)
 
 
-def pairwise_energy(phi: Tensor, psi: Tensor, kind: str = "norm") -> Tensor:
+def pairwise_energy(phi: Tensor, psi: Tensor, kind: str = "norm", first: int = 0) -> Tensor:
     """The energy of every (state, action) with every goal.
 
     Args:
         phi: (B, R); psi: (B', R).
+        first: the goal of the first (state, action); those of the next follow.
     Returns:
         logits (B, B').
 
     Distances are not expanded into a matrix product in float32, which loses near pairs to cancellation, and the
     nearest pairs are what the softmax looks at: they are summed from differences, or for float32 on a CPU, where that
-    is five times faster, expanded in float64 with the diagonal from differences.
+    is five times faster, expanded in float64 with the positives from differences.
     """
     _check_representations(phi, psi)
     match _known("energy", kind, ENERGIES):
         case "norm" if phi.ndim == 2 and phi.dtype == psi.dtype == torch.float32 and phi.device.type == "cpu":
-            return -_Distances.apply(phi, psi)  # type: ignore[no-any-return]
+            return -_Distances.apply(phi, psi, first)  # type: ignore[no-any-return]
         case "norm":
             scale = _power_of_two(torch.maximum(phi.abs().amax(), psi.abs().amax()))
             return -_distances(phi / scale, psi / scale) * scale
@@ -75,7 +77,13 @@ def pairwise_energy(phi: Tensor, psi: Tensor, kind: str = "norm") -> Tensor:
             return _unit(phi) @ _unit(psi).mT
 
 
-def contrastive_loss(logits: Tensor, kind: str = "forward_infonce", logsumexp: Tensor | None = None) -> Tensor:
+def contrastive_loss(
+    logits: Tensor,
+    kind: str = "forward_infonce",
+    logsumexp: Tensor | None = None,
+    first: int = 0,
+    gather: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Contrastive loss of a logit matrix whose positives are on the diagonal.
 
     `forward_infonce` -mean_i log softmax_j(l_ij)_i: each (state, action) finds its goal among all goals.
@@ -85,23 +93,33 @@ def contrastive_loss(logits: Tensor, kind: str = "forward_infonce", logsumexp: T
     (Eysenbach et al. 2022).
 
     Args:
-        logits: (B, B).
+        logits: (B, B); with `gather` some rows of that matrix, while others have as many of the others.
         logsumexp: (B,), `logits.logsumexp(1)` where that is at hand.
+        first: the row of the whole matrix with which `logits` begins.
+        gather: (1, B) of each who has rows -> all of these, differentiably. The mean of their losses is that of the
+            matrix.
     Returns:
         scalar.
     """
-    if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
+    if logits.ndim != 2 or (gather is None and logits.shape[0] != logits.shape[1]):
         raise ValueError(f"logits must be a square matrix (B, B), got shape {tuple(logits.shape)}")
+
+    def over_pairs() -> Tensor:
+        if gather is None:
+            return logits.log_softmax(0).diagonal()
+        normaliser = gather(logits.logsumexp(0, keepdim=True)).logsumexp(0)
+        return logits.diagonal(first) - normaliser[first : first + len(logits)]
+
     match _known("contrastive_loss", kind, CONTRASTIVE_LOSSES):
         case "forward_infonce":
-            return ((logits.logsumexp(1) if logsumexp is None else logsumexp) - logits.diagonal()).mean()
+            return ((logits.logsumexp(1) if logsumexp is None else logsumexp) - logits.diagonal(first)).mean()
         case "backward_infonce":
-            return -logits.log_softmax(0).diagonal().mean()
+            return -over_pairs().mean()
         case "symmetric_infonce":
-            return -0.5 * (logits.log_softmax(0).diagonal() + logits.log_softmax(1).diagonal()).mean()
+            return -0.5 * (over_pairs() + logits.log_softmax(1).diagonal(first)).mean()
         case _:
             # softplus(l) - [i = j] l is the cross-entropy in its stable form.
-            return _softplus(logits).mean() - logits.diagonal().sum() / logits.numel()
+            return _softplus(logits).mean() - logits.diagonal(first).sum() / logits.numel()
 
 
 def chance_loss(kind: str, batch_size: int) -> float:
@@ -185,24 +203,24 @@ class _Distances(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, phi: Tensor, psi: Tensor) -> Tensor:
+    def forward(ctx: Any, phi: Tensor, psi: Tensor, first: int) -> Tensor:
         x, y = phi.double(), psi.double()
         x2, y2 = (torch.linalg.vector_norm(rows, dim=1).square() for rows in (x, y))
         squares = torch.addmm(y2, x, y.mT, alpha=-2).add_(x2[:, None])
         distances = torch.where(squares > 1e-14 * (x2[:, None] + y2), squares, 0).sqrt_()
-        pairs = min(len(x), len(y))
-        torch.linalg.vector_norm(x[:pairs] - y[:pairs], dim=1, out=distances.diagonal())
+        pairs = min(len(x), len(y) - first)
+        torch.linalg.vector_norm(x[:pairs] - y[first : first + pairs], dim=1, out=distances.diagonal(first))
         ctx.save_for_backward(x, y, distances)
         return distances.float()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, y, distances = ctx.saved_tensors
         slope = gradient.double().div_(distances).masked_fill_(distances == 0, 0)
         d_phi = torch.addmm(x * slope.sum(1)[:, None], slope, y, alpha=-1)
         d_psi = torch.addmm(y * slope.sum(0)[:, None], slope.mT, x, alpha=-1)
-        return d_phi.float(), d_psi.float()
+        return d_phi.float(), d_psi.float(), None
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -239,20 +257,20 @@ def check_contrastive_loss(kind: str) -> None:
     _known("contrastive_loss", kind, CONTRASTIVE_LOSSES)
 
 
-def logit_statistics(logits: Tensor, logsumexp: Tensor) -> dict[str, Tensor]:
+def logit_statistics(logits: Tensor, logsumexp: Tensor, first: int = 0) -> dict[str, Tensor]:
     """What a (B, B) logit matrix, and the logsumexp of its rows (B,), say about the critic, as 0-d tensors.
 
-    Accuracy is the share of rows whose largest logit is the positive; with one row there are no negatives and their
-    mean is given as 0.
+    Or some rows of the matrix, from `first` on: means over parts of one size are those of the whole. Accuracy is the
+    share of rows whose largest logit is the positive; with one row there are no negatives and their mean is given as 0.
     """
-    b = len(logits)
-    positive = logits.diagonal()
+    rows, columns = logits.shape
+    positive = logits.diagonal(first)
     negative_sum = logits.sum() - positive.sum()
-    hits = logits.argmax(1) == torch.arange(b, device=logits.device)
+    hits = logits.argmax(1) == torch.arange(first, first + rows, device=logits.device)
     return {
         "train/categorical_accuracy": hits.float().mean(),
         "train/logits_pos": positive.mean(),
-        "train/logits_neg": negative_sum / max(b * (b - 1), 1),
+        "train/logits_neg": negative_sum / max(rows * (columns - 1), 1),
         "train/logsumexp": logsumexp.mean(),
     }
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from crl import losses
 from crl.networks import Actor, build_network, squash
+from crl.ranks import ALONE, Ranks
 
 Array = Tensor | NDArray[Any]
 
@@ -141,6 +142,7 @@ class Policy:
         numerics: Numerics,
         generator: torch.Generator,
         refresh: Callable[[Networks], None] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._networks = networks
         self._spec = spec
@@ -149,6 +151,7 @@ class Policy:
         self._numerics = numerics
         self._generator = generator
         self._refresh = refresh
+        self._ranks = ranks
 
     @torch.no_grad()
     def act(self, observation: Array, goal: Array, deterministic: bool = False) -> Tensor:
@@ -170,7 +173,9 @@ class Policy:
         if deterministic and self._num_candidates == 1:
             return torch.tanh(mean)
         k, n = self._num_candidates, len(o)
-        noise = torch.randn((n, k, mean.shape[-1]), generator=self._generator, device=mean.device)
+        # The noise of all ranks, so that their generators stay the same.
+        noise = torch.randn((self._ranks.size * n, k, mean.shape[-1]), generator=self._generator, device=mean.device)
+        noise = self._ranks.own(noise)
         action, _ = squash(mean[:, None], log_std[:, None], noise)
         if k == 1:
             return action[:, 0]

@@ -1,5 +1,6 @@
 """Run directories: made once, never overwritten, reopened to go on or to evaluate."""
 
+import dataclasses
 import datetime
 import os
 import re
@@ -18,18 +19,21 @@ from crl.envs import EnvSpec
 from crl.errors import CheckpointError, ConfigError
 from crl.evaluation import Evaluation, evaluate, world_seed
 from crl.policy import Policy
+from crl.ranks import ALONE, Ranks
 
 RESUMABLE = ("total_env_steps", "eval_interval", "device", "num_threads", "keep_checkpoints")
 """Settings that may change when a run goes on."""
 EVALUABLE = ("eval_env", "layout", "env_options", "num_eval_episodes", "num_action_candidates", "device", "num_threads")
 """Settings that may change when a run is evaluated."""
+DIVIDED = ("num_envs", "batch_size", "num_eval_episodes")
+"""Settings of which each of several processes has an equal part."""
 
 
-def resolve(settings: TrainConfig) -> Resolved:
-    """`settings` without AUTO, for this machine.
+def resolve(settings: TrainConfig, ranks: Ranks = ALONE) -> Resolved:
+    """`settings` without AUTO, for this machine, and for all of its processes: sizes are of the whole run.
 
     Raises:
-        ConfigError: on settings that cannot be, or a device that is not there.
+        ConfigError: on settings that cannot be, that do not divide among the processes, or a device that is not there.
     """
     if settings.device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,7 +44,30 @@ def resolve(settings: TrainConfig) -> Resolved:
         count = torch.cuda.device_count()
         if device != "cpu" and int(device.partition(":")[2] or 0) >= count:
             raise ConfigError(f"device {device} is asked for, but PyTorch sees {count} CUDA devices; use --device cpu.")
-    return config.resolve(settings, device=device, num_cores=len(os.sched_getaffinity(0)))
+    ranks.together(lambda: ranks.device(device))
+    num_cores = max(1, len(os.sched_getaffinity(0)) // ranks.neighbours)
+    resolved = config.resolve(settings, device=device, num_cores=num_cores)
+    sizes = {name: getattr(resolved.config, name) for name in DIVIDED}
+    if uneven := [f"{name} is {size}" for name, size in sizes.items() if size % ranks.size]:
+        raise ConfigError(
+            f"{', '.join(uneven)}: expected multiples of {ranks.size}, the number of processes, each of which has an "
+            f"equal part; choose others, for example {ranks.size * (sizes[uneven[0].split()[0]] // ranks.size or 1)}."
+        )
+    return resolved
+
+
+def part(settings: TrainConfig, ranks: Ranks) -> TrainConfig:
+    """Of resolved `settings`, what this rank has: its worlds, its rows, its device. As many rows a world as ever."""
+    if ranks.size == 1:
+        return settings
+    own = {name: getattr(settings, name) // ranks.size for name in DIVIDED}
+    return dataclasses.replace(
+        settings,
+        **own,
+        buffer_capacity=settings.buffer_capacity // settings.num_envs * own["num_envs"],
+        total_env_steps=max(1, settings.total_env_steps // ranks.size),
+        device=ranks.device(settings.device),
+    )
 
 
 def create(settings: TrainConfig) -> Path:
@@ -87,13 +114,31 @@ def remember(run_dir: Path, settings: TrainConfig) -> None:
     config.write(settings, run_dir / "config.yaml")
 
 
-def load_agent(saved: Path, settings: TrainConfig) -> Agent:
+def check_ranks(saved: Path, ranks: Ranks) -> None:
+    """Refuse checkpoint `saved` of a run of another number of processes: worlds and buffers are of each.
+
+    Raises:
+        CheckpointError: it is of another number of processes, or cannot be read.
+    """
+    try:
+        size = checkpoint.read_json(saved / "state.json").get("ranks", 1)
+    except (OSError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{saved} cannot be loaded: {error}") from None
+    if size != ranks.size:
+        torchrun = f"torchrun --nproc-per-node {size} -m " if size != 1 else ""
+        raise CheckpointError(
+            f"{saved} cannot be loaded: it is of {size} process{'es' * (size != 1)}, this run has {ranks.size}; "
+            f"go on with as many: {torchrun}crl train --resume {saved.parents[1]}"
+        )
+
+
+def load_agent(saved: Path, settings: TrainConfig, ranks: Ranks = ALONE) -> Agent:
     """The agent in checkpoint `saved` of a run with `settings`.
 
     Raises:
         CheckpointError: when the checkpoint does not hold such an agent.
     """
-    agent = Agent(envs.spec(settings.env, **settings.env_kwargs), settings, device=settings.device)
+    agent = Agent(envs.spec(settings.env, **settings.env_kwargs), settings, settings.device, ranks)
     try:
         agent.load_state_dict(safetensors.torch.load_file(saved / "agent.safetensors", device=settings.device))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
@@ -113,16 +158,17 @@ def new_buffer(spec: EnvSpec, num_envs: int, capacity: int, seed: int = 0) -> Tr
     )
 
 
-def load_buffer(saved: Path) -> TrajectoryBuffer:
-    """The replay buffer in checkpoint `saved`.
+def load_buffer(saved: Path, ranks: Ranks = ALONE) -> TrajectoryBuffer:
+    """The replay buffer in checkpoint `saved`; the part of this rank.
 
     Raises:
         CheckpointError: when it cannot be read.
     """
+    path = saved / ranks.part("buffer.crlb")
     try:
-        return TrajectoryBuffer.load(saved / "buffer.crlb")
+        return TrajectoryBuffer.load(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{saved / 'buffer.crlb'} cannot be loaded: {error}") from None
+        raise CheckpointError(f"{path} cannot be loaded: {error}") from None
 
 
 def evaluate_run(run_dir: str | Path, *, seed: int = 0, deterministic: bool = True, **changes: Any) -> Evaluation:

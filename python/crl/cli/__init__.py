@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from crl.errors import CheckpointError, ConfigError, MissingExtraError, nearest
+from crl.errors import CheckpointError, ConfigError, MissingExtraError, RankError, nearest
 
 VERBS = {
     "train": "Train an agent, or go on with a run.",
@@ -63,7 +63,7 @@ class Verbs(click.Group):
             raise _Missing(str(error)) from None
         except BrokenPipeError:
             raise  # click ends quietly when nobody reads any more
-        except (CheckpointError, OSError) as error:
+        except (CheckpointError, RankError, OSError) as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None

@@ -1,9 +1,11 @@
 """`crl train`: options are made from the settings of TrainConfig, so that each is also a key of the config file."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +16,10 @@ import click
 
 from crl.cli import need_extra
 from crl.config import AUTO, SETTINGS, TrainConfig, file_key, from_mapping, read_settings, setting_type
+from crl.ranks import join, leads
+
+FORWARDED_WITHIN = 3.0
+"""Seconds in which a second signal is the first one, passed on by torchrun: the terminal has sent it to all."""
 
 
 class GroupedCommand(click.Command):
@@ -84,15 +90,22 @@ def settings_from(config_file: str | None, given: Mapping[str, Any]) -> TrainCon
 def stop_on_signals() -> Iterator[threading.Event]:
     """An event set by the first SIGINT, SIGTERM or (a terminal gone) SIGHUP; the second one acts as usual."""
     stop = threading.Event()
+    second_from = 0.0
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
     usual = {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None))}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            click.echo("stopping: saving the run (once more to stop at once)", err=True)
-        for known, handler in usual.items():
-            signal.signal(known, handler)
+        nonlocal second_from
+        if not second_from:
+            stop.set()
+            second_from = time.monotonic() + FORWARDED_WITHIN * ("TORCHELASTIC_RUN_ID" in os.environ)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                if leads():
+                    click.echo("stopping: saving the run (once more to stop at once)", err=True)
+        elif time.monotonic() >= second_from:
+            for known, handler in usual.items():
+                signal.signal(known, handler)
+            signal.raise_signal(number)
 
     for number in usual:
         signal.signal(number, handle)
@@ -142,7 +155,10 @@ def command(config_file: str | None, resume: str | None, dry_run: bool, **option
     from crl.console import plain_console, settings_table
 
     if dry_run:
-        settings_table(plain_console(), run.resolve(run.reopen(Path(resume), given) if resume else settings))
+        with join() as ranks:
+            resolved = run.resolve(run.reopen(Path(resume), given) if resume else settings, ranks)
+        if leads():
+            settings_table(plain_console(), resolved)
         return
     with stop_on_signals() as stop:
         if resume is not None:
@@ -150,9 +166,12 @@ def command(config_file: str | None, resume: str | None, dry_run: bool, **option
         else:
             result = trainer.train(settings, stop=stop)
     if result.interrupted:
-        click.echo(f"stopped at {result.env_steps:,} steps; go on with: crl train --resume {result.run_dir}", err=True)
+        if leads():
+            way_on = f"crl train --resume {result.run_dir}"
+            click.echo(f"stopped at {result.env_steps:,} steps; go on with: {way_on}", err=True)
         sys.exit(130)
-    click.echo(f"done: {result.env_steps:,} steps, {result.updates:,} updates in {Path(result.run_dir)}")
+    if leads():
+        click.echo(f"done: {result.env_steps:,} steps, {result.updates:,} updates in {Path(result.run_dir)}")
 
 
 # The groups in the order of the settings, then Run's file options.

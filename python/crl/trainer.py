@@ -1,7 +1,8 @@
-"""The training loop: collect, learn, evaluate, save."""
+"""The training loop: collect, learn, evaluate, save. Where a run has several ranks, each runs this loop, in step."""
 
 import contextlib
 import dataclasses
+import io
 import json
 import threading
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 import safetensors.torch
 import torch
+from rich.console import Console
 
 from crl import checkpoint, envs, losses, relabelling, run, sizes
 from crl.agent import Agent
@@ -23,9 +25,10 @@ from crl.clock import Clock
 from crl.collector import Collector, UniformPolicy
 from crl.config import ROWS_TO_LEARN, TrainConfig
 from crl.console import Reporter
-from crl.errors import CheckpointError, ConfigError
+from crl.errors import CheckpointError, ConfigError, RankError
 from crl.evaluation import Evaluation, Stopped, evaluate, world_seed
 from crl.metrics import MetricsWriter, RunningMean
+from crl.ranks import ALONE, Ranks, join
 
 CHANCE_MARGIN = 0.1
 """A contrastive loss within this share of chance after CHANCE_UPDATES updates earns a warning."""
@@ -68,6 +71,8 @@ def train(
 ) -> TrainResult:
     """Train an agent as `settings` says, or go on with the run in directory `resume`.
 
+    Called by every process that torchrun started, it is one run of all of them: docs/distributed.md.
+
     Args:
         settings: what to run; what is left at AUTO is chosen for environment and device, and shown.
         resume: directory of a run to go on with, instead of `settings`.
@@ -81,38 +86,55 @@ def train(
     Raises:
         ConfigError: on settings that cannot be or cannot fit into the memory, or a run directory that is not empty.
         CheckpointError: when a checkpoint cannot be read or written.
+        RankError: another rank failed; it says which, and why.
     """
     if (settings is None) == (resume is None):
         raise ConfigError("train needs either settings or resume, and not both.")
-    if resume is not None:
-        run_dir = Path(resume)
-        saved: Path | None = checkpoint.latest(run_dir)
-        resolved = run.resolve(run.reopen(run_dir, changes))
-        sizes.check_fits(resolved.config)
-        run.remember(run_dir, resolved.config)
-    elif settings is not None:
-        saved, resolved = None, run.resolve(dataclasses.replace(settings, **changes))
-        sizes.check_fits(resolved.config)
-        run_dir = run.create(resolved.config)
-    reporter = reporter or Reporter()
-    with (
-        reporter.show(resolved, run_dir, saved),
-        _threads(resolved.config.num_threads),
-        Trainer(resolved.config, run_dir, reporter, stop or threading.Event(), saved) as trainer,
-    ):
-        trainer.run()
-        return trainer.result()
+    stop = stop or threading.Event()
+    with join(stop) as ranks:
+        saved: Path | None = None
+        if resume is not None:
+            run_dir = Path(resume)
+            saved = Path(ranks.leads(lambda: str(checkpoint.latest(run_dir))))
+            run.check_ranks(saved, ranks)
+            resolved = run.resolve(run.reopen(run_dir, changes), ranks)
+            _check_fits(resolved.config, ranks)
+            ranks.leads(lambda: run.remember(run_dir, resolved.config))
+        elif settings is not None:
+            resolved = run.resolve(dataclasses.replace(settings, **changes), ranks)
+            _check_fits(resolved.config, ranks)
+            run_dir = Path(ranks.leads(lambda: str(run.create(resolved.config))))
+        # Rank 0 speaks for all.
+        reporter = reporter or Reporter(Console(file=io.StringIO(), quiet=True) if ranks.rank else None)
+        try:
+            with (
+                reporter.show(resolved, run_dir, saved),
+                _threads(resolved.config.num_threads),
+                Trainer(resolved.config, run_dir, reporter, stop, saved, ranks) as trainer,
+            ):
+                trainer.run()
+                return trainer.result()
+        except RankError as error:
+            way_on = f"; go on with --resume {run_dir}" if checkpoint.complete(run_dir) else ""
+            raise RankError(f"{error}{way_on}") from None
 
 
 class Trainer:
     """One run: everything that is made once, and the loop over it."""
 
     def __init__(
-        self, config: TrainConfig, run_dir: Path, reporter: Reporter, stop: threading.Event, saved: Path | None
+        self,
+        config: TrainConfig,
+        run_dir: Path,
+        reporter: Reporter,
+        stop: threading.Event,
+        saved: Path | None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.run_dir, self.reporter, self.stop = config, run_dir, reporter, stop
-        spec = envs.spec(config.env, **config.env_kwargs)
-        self.agent = run.load_agent(saved, config) if saved else Agent(spec, config, device=config.device)
+        self.config, self.run_dir, self.reporter, self.stop, self.ranks = config, run_dir, reporter, stop, ranks
+        self.own, self.seed = run.part(config, ranks), ranks.seed(config.seed)
+        own, spec = self.own, envs.spec(config.env, **config.env_kwargs)
+        self.agent = run.load_agent(saved, own, ranks) if saved else Agent(spec, own, own.device, ranks)
         # Beside a learner on the CPU, collecting has cores of its own: the threads of a matrix product wait for each
         # other, so one that shares its core delays all. Beside a learner on a GPU it has all cores.
         self.background = ThreadPoolExecutor(1) if config.asynchronous else None
@@ -123,43 +145,44 @@ class Trainer:
             torch.set_num_threads(config.num_threads)
         self.env = envs.make(
             config.env,
-            config.num_envs,
-            seed=config.seed,
+            own.num_envs,
+            seed=self.seed,
             num_threads=self.collecting_threads,
             **config.env_kwargs,
         )
         self.eval_env = envs.make(
             config.eval_env,
-            config.num_eval_episodes,
-            seed=world_seed(config.seed),
+            own.num_eval_episodes,
+            seed=world_seed(self.seed),
             num_threads=config.num_threads,
             **config.eval_env_kwargs,
         )
         self.buffer = (
-            run.load_buffer(saved)
+            run.load_buffer(saved, ranks)
             if saved
-            else run.new_buffer(spec, config.num_envs, config.buffer_capacity, config.seed)
+            else run.new_buffer(spec, own.num_envs, own.buffer_capacity, self.seed)
         )
         # Beside the learner the collector acts with weights of its own, taken over between rounds.
         self.weights = self.agent.policy() if config.asynchronous else None
-        self.collector = Collector(self.env, self.weights or self.agent, self.buffer, seed=config.seed)
+        self.collector = Collector(self.env, self.weights or self.agent, self.buffer, seed=self.seed)
         self.progress, self.means = Progress(), RunningMean()
         self.evaluation: Evaluation | None = None
         self.clock = Clock(config, spec.episode_length)
         if saved:
             self._load(saved)
-        self.metrics = MetricsWriter(run_dir, (self.progress.env_steps, self.progress.updates) if saved else None)
+        resume_at = (self.progress.env_steps, self.progress.updates) if saved else None
+        self.metrics = MetricsWriter(run_dir, resume_at) if ranks.rank == 0 else None
         self._last_row = dataclasses.replace(self.progress)
-        self._warned_of_chance = False
+        self._warned_of_chance = self._told_to_stop = False
 
     def run(self) -> None:
         """Alternate collecting and learning, or do both at once, until done or stopped."""
         config, progress = self.config, self.progress
         started = time.monotonic() - progress.wall_time
-        while not self.stop.is_set() and not self.done:
+        while not self.stopping() and not self.done:
             if self.evaluation_due:
                 self.evaluate()
-                if not self.stop.is_set():
+                if not self.stopping():
                     self.save()
                 continue
             collecting = None
@@ -176,8 +199,13 @@ class Trainer:
             if not progress.pending_updates:
                 self.log()
         progress.wall_time = time.monotonic() - started
-        if self.stop.is_set():
+        if self.stopping():
             self.save()
+
+    def stopping(self) -> bool:
+        """Whether this rank, or another, was told to stop: all stop after the same update."""
+        self._told_to_stop = self._told_to_stop or self.ranks.any(self.stop.is_set())
+        return self._told_to_stop
 
     @property
     def ready(self) -> bool:
@@ -202,25 +230,25 @@ class Trainer:
         return self.progress.evaluated_at >= self.config.total_env_steps
 
     def collect(self) -> int:
-        """One round of env steps; returns their number."""
+        """One round of env steps; returns their number, of all ranks."""
         config = self.config
         if config.prefill == "uniform" and not self.ready:
-            self.collector.policy = UniformPolicy(self.agent.spec.action_dim, [config.seed, self.progress.env_steps])
+            self.collector.policy = UniformPolicy(self.agent.spec.action_dim, [self.seed, self.progress.env_steps])
         else:
             self.collector.policy = self.weights or self.agent
         with self.clock.phase("collect", config.unroll_length * config.num_envs):
-            return self.collector.collect(config.unroll_length)
+            return self.collector.collect(config.unroll_length) * self.ranks.size
 
     def learn(self, collecting: Future[int] | None) -> None:
         """The pending updates of this round, or as many as are made before a stop; beside `collecting`, if given."""
         progress, config = self.progress, self.config
         loader = relabelling.loader(
             self.buffer,
-            config.batch_size,
+            self.own.batch_size,
             config.goal_filter,
             gamma=config.gamma,
             goal=config.goals,
-            device=config.device,
+            device=self.own.device,
             prefetch=0 if config.device == "cpu" else 4,
             num_batches=progress.pending_updates,
         )
@@ -229,12 +257,12 @@ class Trainer:
                 busy = self.collecting_threads if collecting and not collecting.done() else 0
                 torch.set_num_threads(max(1, config.num_threads - busy))
                 with self.clock.phase("learn", 1):
-                    rows = relabelling.chosen(batch, config.batch_size, config.goal_filter)
+                    rows = relabelling.chosen(batch, self.own.batch_size, config.goal_filter)
                     self.means.add(self.agent.update(rows))
                 progress.updates += 1
                 progress.pending_updates -= 1
                 self.reporter.tick(progress, self.time_left)
-                if self.stop.is_set():
+                if self.stopping():
                     break
         with self.clock.phase("learn", 0):  # what the device still has to do of these updates
             self.means.wait()
@@ -252,7 +280,8 @@ class Trainer:
             "speed/updates_per_second": (now.updates - last.updates) / seconds,
         }
         self._last_row = dataclasses.replace(now)
-        self.metrics.write(row)
+        if self.metrics:
+            self.metrics.write(row)
         self.reporter.row(row, self.time_left)
         self._warn_of_chance(row)
 
@@ -262,32 +291,39 @@ class Trainer:
         If stopped it stays due, and is made from its start when the run goes on.
         """
         config, progress = self.config, self.progress
+        self._check_weights()
         seed = int(np.random.SeedSequence([config.seed, progress.env_steps]).generate_state(1)[0])
-        policy = self.agent.evaluation_policy(torch.Generator(config.device).manual_seed(seed))
+        policy = self.agent.evaluation_policy(torch.Generator(self.own.device).manual_seed(seed))
+        seed = self.ranks.seed(seed)
         try:
             with self.clock.phase("evaluate", 1):
-                self.evaluation = evaluate(policy, self.eval_env, seed=seed, stop=self.stop)
+                self.evaluation = evaluate(policy, self.eval_env, seed=seed, stop=self.stop, ranks=self.ranks)
         except Stopped:
             return
         progress.evaluated_at = progress.env_steps
         counts = {"env_steps": progress.env_steps, "updates": progress.updates, "wall_time": progress.wall_time}
-        self.metrics.write({**counts, **self.evaluation.metrics()})
+        if self.metrics:
+            self.metrics.write({**counts, **self.evaluation.metrics()})
         self.reporter.evaluated(progress, self.evaluation)
 
     def save(self) -> None:
         """Write a checkpoint from which the run goes on bit for bit (in synchronous mode on CPU)."""
-        state = {"progress": dataclasses.asdict(self.progress), "means": self.means.state_dict()}
+        ranks = self.ranks
+        state = {
+            "progress": dataclasses.asdict(self.progress),
+            "means": self.means.state_dict(),
+            "ranks": ranks.size,
+        }
+        files: dict[str, Callable[[Path], object]] = {
+            ranks.part("collector.safetensors"): _writer(safetensors.numpy.save_file, self.collector.state_dict),
+            ranks.part("buffer.crlb"): self.buffer.save,
+        }
+        if ranks.rank == 0:  # the same on all ranks
+            files["agent.safetensors"] = _writer(safetensors.torch.save_file, self.agent.state_dict)
+            files["state.json"] = lambda path: path.write_text(json.dumps(state, indent=1), encoding="utf-8")
         with self.clock.phase("save", 1):
             checkpoint.save(
-                self.run_dir,
-                self.progress.env_steps,
-                {
-                    "agent.safetensors": _writer(safetensors.torch.save_file, self.agent.state_dict),
-                    "collector.safetensors": _writer(safetensors.numpy.save_file, self.collector.state_dict),
-                    "buffer.crlb": self.buffer.save,
-                    "state.json": lambda path: path.write_text(json.dumps(state, indent=1), encoding="utf-8"),
-                },
-                keep=self.config.keep_checkpoints,
+                self.run_dir, self.progress.env_steps, files, keep=self.config.keep_checkpoints, ranks=ranks
             )
 
     def result(self) -> TrainResult:
@@ -297,7 +333,8 @@ class Trainer:
 
     def _load(self, saved: Path) -> None:
         try:
-            self.collector.load_state_dict(safetensors.numpy.load_file(saved / "collector.safetensors"))
+            collector = saved / self.ranks.part("collector.safetensors")
+            self.collector.load_state_dict(safetensors.numpy.load_file(collector))
             if not self.collector.resumable:
                 self.reporter.warn(
                     f"the worlds of {self.config.env} have no state that can be saved: new episodes start here, and "
@@ -305,9 +342,29 @@ class Trainer:
                 )
             state = checkpoint.read_json(saved / "state.json")
             self.progress = Progress(**state["progress"])
-            self.means.load_state_dict(state["means"], self.config.device)
+            self.means.load_state_dict(state["means"], self.own.device)
         except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"{saved} cannot be loaded: {error}") from None
+
+    def _check_weights(self) -> None:
+        """Refuse to go on if the ranks, which all make the same updates, have come apart.
+
+        Raises:
+            RankError: naming a rank whose weights are others than those of rank 0.
+        """
+        if self.ranks.size == 1:
+            return
+        with torch.no_grad():
+            # Sums of the weights' bits as integers: exact in any order.
+            weights = (*self.agent.networks.state_dict().values(), self.agent.log_alpha)
+            mine = torch.stack([weight.view(torch.int32).sum(dtype=torch.int64) for weight in weights])
+        sums = self.ranks.together(mine.tolist)
+        for rank, theirs in enumerate(sums):
+            if theirs != sums[0]:
+                raise RankError(
+                    f"rank {rank} has other weights than rank 0 after {self.progress.updates} updates, though all make "
+                    "the same: its hardware, or its versions of crl and PyTorch, may differ or fail"
+                )
 
     def _warn_of_chance(self, row: dict[str, float]) -> None:
         if self._warned_of_chance or self.progress.updates < CHANCE_UPDATES or "train/contrastive_loss" not in row:
@@ -330,9 +387,18 @@ class Trainer:
     ) -> None:
         if self.background:
             self.background.shutdown()
-        self.metrics.close()
+        if self.metrics:
+            self.metrics.close()
         self.env.close()
         self.eval_env.close()
+
+
+def _check_fits(config: TrainConfig, ranks: Ranks) -> None:
+    try:
+        sizes.check_fits(run.part(config, ranks))
+    except ConfigError as error:
+        of_each = f"each of {ranks.size} processes, with as small a part of the settings: " if ranks.size > 1 else ""
+        raise ConfigError(f"{of_each}{error}") from None
 
 
 def _writer(save_file: Callable[[Any, Path], None], state: Callable[[], Any]) -> Callable[[Path], None]:

@@ -38,6 +38,9 @@ class Config:
     width: int = WIDTH
     representation_dim: int = 64
     network: str = "residual"
+    residual_scale: str = "1"
+    recompute: bool = False
+    block_metrics: bool = False
     energy: str = "norm"
     contrastive_loss: str = "forward_infonce"
     logsumexp_penalty: float = 0.1

@@ -35,6 +35,9 @@ class Config:
     width: int = 32
     representation_dim: int = 16
     network: str = "residual"
+    residual_scale: str = "1"
+    recompute: bool = False
+    block_metrics: bool = False
     energy: str = "norm"
     contrastive_loss: str = "forward_infonce"
     logsumexp_penalty: float = 0.1
@@ -166,6 +169,25 @@ def test_every_objective_trains(network: str, contrastive_loss: str, energy: str
     assert {name for name in before if not name.startswith("generator")} <= moved
     assert "generator.update" in moved
     assert "generator.act" not in moved
+
+
+def test_recomputed_updates_are_the_same_and_scaled_ones_are_not() -> None:
+    plain, recomputed, scaled = make_agent(), make_agent(recompute=True), make_agent(residual_scale="depth")
+    for step in range(2):
+        losses = [agent.update(make_batch(step))["train/critic_loss"] for agent in (plain, recomputed, scaled)]
+        assert losses[0] == losses[1] != losses[2]
+    assert not differing(plain.state_dict(), recomputed.state_dict())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_block_metrics_are_of_all_three_networks(precision: str) -> None:
+    metrics = make_agent(block_metrics=True, precision=precision).update(make_batch())
+    extra = {name: value for name, value in metrics.items() if name not in METRICS}
+    networks, places = ("actor", "state_action", "goal"), ("first", "middle", "last")
+    assert extra.keys() == {
+        f"train/{n}_{p}_{kind}_norm" for n in networks for p in places for kind in ("stream", "grad")
+    }
+    assert all(value.isfinite() and value > 0 and value.dtype == torch.float32 for value in extra.values())
 
 
 def test_one_row_is_a_batch() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crl.networks import MLP, Actor, Dense, ResidualMLP, by_layer_of, squash
+from crl.networks import MLP, Actor, Dense, ResidualMLP, build_network, by_layer_of, squash
+from crl.residual import Records
 
 GOLDEN = np.load(Path(__file__).with_name("golden.npz"))
 OBSERVATION, ACTION, GOAL, REPRESENTATION = 29, 8, 2, 64  # the ant
@@ -36,21 +37,25 @@ class Layer(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, generator: torch.Generator | None = None) -> None:
+    def __init__(self, width: int, generator: torch.Generator | None = None, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.layers = nn.Sequential(*(Layer(width, width, generator) for _ in range(4)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        return x + self.scale * self.layers(x)
 
 
 class ModuleByModule(nn.Module):
     """The residual network as one would write it down, with the names that checkpoints have."""
 
-    def __init__(self, in_dim: int, out_dim: int, width: int, depth: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, width: int, depth: int, generator: torch.Generator, scaled: bool = False
+    ) -> None:
         super().__init__()
         self.input = Layer(in_dim, width, generator)
-        self.blocks = nn.Sequential(*(Block(width, generator) for _ in range(depth // 4)))
+        scale = (depth / 4) ** -0.5 if scaled else 1.0
+        self.blocks = nn.Sequential(*(Block(width, generator, scale) for _ in range(depth // 4)))
         self.output = Dense(width, out_dim, generator)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,11 +85,11 @@ def test_residual_block_matches_golden(dtype: torch.dtype, tolerance: float) -> 
 
 
 def both_networks(
-    depth: int, dtype: torch.dtype = torch.float32, width: int = 32
+    depth: int, dtype: torch.dtype = torch.float32, *, scaled: bool = False, recompute: bool = False
 ) -> tuple[ResidualMLP, ModuleByModule]:
     """The two with the same weights, drawn once each; then biases and norms away from where they start."""
-    stacked = ResidualMLP(7, 5, width, depth, generator=generator())
-    plain = ModuleByModule(7, 5, width, depth, generator())
+    stacked = ResidualMLP(7, 5, 32, depth, generator=generator(), scaled=scaled, recompute=recompute)
+    plain = ModuleByModule(7, 5, 32, depth, generator(), scaled)
     assert stacked.state_dict().keys() == plain.state_dict().keys()
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in stacked.state_dict().items())
     noise = generator(1)
@@ -107,9 +112,13 @@ def gradients(network: nn.Module, x: Tensor, upstream: Tensor) -> dict[str, Tens
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("depth", [4, 64])
-def test_the_stack_is_its_modules_one_by_one(depth: int, dtype: torch.dtype, tolerance: float) -> None:
-    stacked, plain = both_networks(depth, dtype)
+def test_the_stack_is_its_modules_one_by_one(
+    depth: int, recompute: bool, scaled: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    stacked, plain = both_networks(depth, dtype, scaled=scaled, recompute=recompute)
     for seed in (2, 3):  # the second pass takes the memory of the first
         x, upstream = (torch.randn(16, dim, generator=generator(seed), dtype=dtype) for dim in (7, 5))
         actual, expected = gradients(stacked, x, upstream), gradients(plain, x, upstream)
@@ -122,8 +131,9 @@ def test_the_stack_is_its_modules_one_by_one(depth: int, dtype: torch.dtype, tol
         assert all(p.grad is None for p in stacked.parameters())
 
 
-def test_gradients_match_finite_differences() -> None:
-    network = ResidualMLP(3, 2, 4, 8, generator=generator()).double()
+@pytest.mark.parametrize("options", [{}, {"scaled": True, "recompute": True}])
+def test_gradients_match_finite_differences(options: dict[str, bool]) -> None:
+    network = ResidualMLP(3, 2, 4, 8, generator=generator(), **options).double()
     x = torch.randn(3, 3, dtype=torch.float64, generator=generator(1), requires_grad=True)
     weights = list(network.weights)
 
@@ -133,8 +143,9 @@ def test_gradients_match_finite_differences() -> None:
     assert torch.autograd.gradcheck(out, (x, *weights))
 
 
-def test_passes_may_be_interleaved_repeated_and_dropped() -> None:
-    stacked, plain = both_networks(8)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_passes_may_be_interleaved_repeated_and_dropped(recompute: bool) -> None:
+    stacked, plain = both_networks(8, recompute=recompute)
     first, second = (torch.randn(6, 7, generator=generator(seed)) for seed in (2, 3))
     expected = [torch.autograd.grad(plain(x).square().sum(), list(plain.parameters())) for x in (first, second)]
     losses = [stacked(x).square().sum() for x in (first, second)]
@@ -144,6 +155,46 @@ def test_passes_may_be_interleaved_repeated_and_dropped() -> None:
             again = torch.autograd.grad(loss, list(stacked.weights), retain_graph=True)
             total = sum(float(g.double().square().sum()) for g in grads)
             assert sum(float(g.double().square().sum()) for g in again) == pytest.approx(total, rel=1e-4)
+
+
+def test_recomputing_keeps_a_fifth() -> None:
+    def kept(recompute: bool) -> int:
+        records = Records(16, torch.empty(256, 8, 8), 4 if recompute else 256)
+        stacks = (records.stream, records.dense, records.sigmoid, records.swish)
+        return sum(tensors[0].untyped_storage().nbytes() for tensors in stacks)
+
+    assert kept(True) < 0.1 * kept(False)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_bfloat16_has_the_same_gradients_about(recompute: bool) -> None:
+    stacked, plain = both_networks(8, recompute=recompute)
+    x, upstream = (torch.randn(16, dim, generator=generator(2)) for dim in (7, 5))
+    with torch.autocast("cpu", torch.bfloat16):
+        x = x.requires_grad_()
+        out = stacked(x)
+    out.backward(upstream.to(out.dtype))
+    grad = stacked.weights.weight.grad
+    expected = gradients(plain, x.detach(), upstream)
+    assert out.dtype == torch.bfloat16
+    assert (out - expected["out"]).norm() < 0.03 * expected["out"].norm()
+    norm = torch.stack([v for k, v in expected.items() if k.endswith("dense.weight") and "blocks" in k]).norm()
+    assert grad.norm().item() == pytest.approx(norm.item(), rel=0.03)
+
+
+def test_blocks_tell_their_norms() -> None:
+    stacked, plain = both_networks(12)
+    x, upstream = (torch.randn(16, dim, generator=generator(2)) for dim in (7, 5))
+    stacked.watched = []
+    gradients(stacked, x, upstream)
+    found = stacked.block_metrics()
+    h = plain.input(x)
+    expected = gradients(plain, x, upstream)
+    for block, place in enumerate(("first", "middle", "last")):
+        h = plain.blocks[block](h)
+        assert found[f"{place}_stream_norm"].item() == pytest.approx(h.norm(dim=1).mean().item(), rel=1e-4)
+        grads = [expected[f"blocks.{block}.layers.{i}.dense.weight"] for i in range(4)]
+        assert found[f"{place}_grad_norm"].item() == pytest.approx(torch.stack(grads).norm().item(), rel=1e-4)
 
 
 def test_gradients_add_up_unless_they_are_forgotten() -> None:
@@ -254,6 +305,12 @@ def test_unknown_network_is_refused() -> None:
         Actor(3, 2, 1, 8, 4, "resdual")
 
 
+def test_a_plain_network_has_no_blocks_to_scale_or_recompute() -> None:
+    for option in ("scaled", "recompute"):
+        with pytest.raises(ValueError, match="of network residual alone, got network 'mlp'"):
+            build_network("mlp", 3, 2, 8, 2, **{option: True})
+
+
 def test_mlp_is_dense_and_swish() -> None:
     network = MLP(3, 2, 8, 2).double()
     x = torch.randn(5, 3, dtype=torch.float64, generator=generator())
@@ -267,16 +324,23 @@ def test_mlp_is_dense_and_swish() -> None:
 
 
 @pytest.mark.parametrize("depth", [4, 64, 256, 1024])
-def test_signal_and_gradient_survive_the_depth(depth: int) -> None:
-    """At initialisation outputs and gradients are finite; no block's gradient is a hundredth of another's."""
-    network = ResidualMLP(29, 64, 64, depth, generator=generator())
-    x = torch.randn(32, 29, generator=generator(1))
-    out = network(x)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_signal_and_gradient_survive_the_depth(depth: int, scaled: bool) -> None:
+    """At initialisation outputs and gradients are finite; no block's gradient is a hundredth of another's.
+
+    What blocks add is as long at every depth, so the sum grows at most by their number; scaled, not at all.
+    """
+    network = ResidualMLP(29, 64, 64, depth, generator=generator(), scaled=scaled)
+    network.watched = []
+    out = network(torch.randn(32, 29, generator=generator(1)))
     out.square().mean().backward()
     assert out.isfinite().all()
     norms = network.weights.weight.grad.norm(dim=(1, 2))
     assert norms.isfinite().all()
     assert norms.max() / norms.min() < 100
+    first, middle, last = (network.block_metrics()[f"{place}_stream_norm"] for place in ("first", "middle", "last"))
+    assert first / 2 < middle < last * 1.5
+    assert last / first < (8 if scaled else 1 + depth / 4)
 
 
 def test_actor_head_matches_golden() -> None:

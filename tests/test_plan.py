@@ -32,6 +32,7 @@ IMAGES = {"env": "point_u_maze_image", "width": 16, "batch_size": 8}
 CASES: dict[str, dict[str, Any]] = {
     "depth 4": {"depth": 4},
     "depth 32": {"depth": 32},
+    "recomputed": {"depth": 32, "recompute": True},
     "shallow actor": {"depth": 32, "actor_depth": 8},
     "shallow critic": {"depth": 4, "actor_depth": 32},
     "plain": {"network": "mlp", "depth": 3},

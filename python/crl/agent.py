@@ -71,6 +71,14 @@ class Agent:
         self._weights_lock = threading.Lock()
         self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator, ranks=ranks)
 
+        self._watched: list[tuple[str, ResidualMLP]] = []
+        if config.block_metrics:
+            parts = {"actor": self.networks.actor, "state_action": self.networks.state_action_encoder}
+            for name, part in {**parts, "goal": self.networks.goal_encoder}.items():
+                self._watched += [(name, module) for module in part.modules() if isinstance(module, ResidualMLP)]
+        for _, module in self._watched:
+            module.watched = []
+
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step of actor, temperature and critic on one batch; never waits for the device.
 
@@ -146,6 +154,7 @@ class Agent:
                 **losses.logit_statistics(logits, logsumexp, first),
                 "train/representation_norm_state_action": torch.linalg.vector_norm(phi, dim=-1).mean(),
                 "train/representation_norm_goal": torch.linalg.vector_norm(psi, dim=-1).mean(),
+                **{f"train/{name}_{k}": v for name, module in self._watched for k, v in module.block_metrics().items()},
             }
             gradients = [p.grad for p in self._named_parameters().values() if p.grad is not None]
             ranks.average([*gradients, *metrics.values()])

@@ -73,6 +73,12 @@ class TrainConfig:
     network: str = _setting(
         AUTO, "Networks", "Residual network with LayerNorm, or JaxGCRL's plain MLP.", choices=("residual", "mlp")
     )
+    residual_scale: str = _setting(
+        "1",
+        "Networks",
+        "What blocks add is multiplied by 1 (Wang et al. 2025), or by 1/sqrt(number of blocks).",
+        choices=("1", "depth"),
+    )
     representation_dim: int = _setting(64, "Networks", "Dimensions of the representations phi and psi.", at_least=1)
 
     energy: str = _setting(
@@ -157,9 +163,17 @@ class TrainConfig:
     precision: str = _setting(
         "float32", "Machine", "Matrix products: full, TF32 or bfloat16.", choices=("float32", "tf32", "bf16")
     )
+    recompute: bool = _setting(
+        False,
+        "Machine",
+        "Compute the insides of residual blocks twice instead of keeping them: less memory, more time.",
+    )
     num_threads: int = _setting(AUTO, "Machine", "CPU threads of physics and of PyTorch. [cores]", at_least=1)
 
     run_dir: str = _setting(AUTO, "Run", "Directory for the run; must be new. [runs/ENV-dDEPTH-sSEED-DATE]")
+    block_metrics: bool = _setting(
+        False, "Run", "Measure the first, middle and last residual block of every network (metrics train/..._norm)."
+    )
     keep_checkpoints: int = _setting(2, "Run", "Newest checkpoints to keep.", at_least=1)
 
     def __post_init__(self) -> None:
@@ -378,6 +392,11 @@ def _check_together(config: TrainConfig) -> None:
     if config.network == "residual":
         for name in ("depth", "actor_depth", "critic_depth"):
             check_depth(getattr(config, name), name)
+    elif config.residual_scale != "1" or config.recompute or config.block_metrics:
+        raise ConfigError(
+            f"residual_scale, recompute and block_metrics are of the residual network: leave them as they are with "
+            f"network {config.network}, or choose network residual."
+        )
     if config.goal_filter and envs.spec(config.env, **config.env_kwargs).image:
         raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
     if config.buffer_capacity < ROWS_TO_LEARN * config.num_envs:

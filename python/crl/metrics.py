@@ -32,6 +32,15 @@ METRICS: Mapping[str, str] = {
     "train/actor_grad_norm": "L2 norm of the actor's gradient",
     "train/representation_norm_state_action": "mean L2 norm of phi(s, a)",
     "train/representation_norm_goal": "mean L2 norm of psi(g)",
+    **{
+        f"train/{network}_{place}_{what}_norm": f"{place} residual block of {symbol}: {meaning}"
+        for network, symbol in (("actor", "the actor"), ("state_action", "phi"), ("goal", "psi"))
+        for what, meaning in (
+            ("stream", "mean L2 norm of a row behind it"),
+            ("grad", "L2 norm of its weights' gradient"),
+        )
+        for place in ("first", "middle", "last")
+    },
     "eval/success_rate": "share of episodes that reached the goal at least once",
     "eval/success_rate_low": "lower end of its 95 % Wilson interval",
     "eval/success_rate_high": "upper end of its 95 % Wilson interval",

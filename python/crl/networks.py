@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from crl.config import LAYERS_PER_BLOCK, check_depth
 from crl.errors import nearest
 from crl.losses import tanh_gaussian_log_prob
-from crl.residual import EPSILON, Memory, Residual, Weights, plain
+from crl.residual import EPSILON, Memory, Residual, Settings, Weights, middle, plain
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+PLACES = ("first", "middle", "last")
+"""Blocks that are measured."""
 SMALLEST_IMAGE = 36
 """Pixels on a side that three convolutions without padding leave something of."""
 
@@ -122,16 +124,30 @@ class ResidualMLP(nn.Module):
         in_dim, out_dim: (B, in_dim) -> (B, out_dim).
         depth: a positive multiple of 4.
         generator: source of the initial weights; torch's global one if None.
+        scaled: a block adds its output times 1/sqrt(number of blocks), so that the sum does not grow with the depth.
+        recompute: backward computes the insides of blocks again instead of keeping them: a fifth of the activations'
+            memory for a third more work.
     Raises:
         ValueError: a size below 1, or a depth that is no multiple of 4.
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, width: int = 256, depth: int = 4, *, generator: torch.Generator | None = None
+        self,
+        in_dim: int,
+        out_dim: int,
+        width: int = 256,
+        depth: int = 4,
+        *,
+        generator: torch.Generator | None = None,
+        scaled: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         _check_sizes(in_dim=in_dim, out_dim=out_dim, width=width)
         check_depth(depth)
+        self.settings = Settings(math.sqrt(LAYERS_PER_BLOCK / depth) if scaled else 1.0, recompute)
+        self.watched: list[Tensor] | None = None
+        """Set to a list: filled by each forward pass that may need a gradient; see `block_metrics`."""
         self.input = Layer(in_dim, width, generator)
         self.blocks = Stack(width, depth, generator)
         self.output = Dense(width, out_dim, generator)
@@ -149,8 +165,25 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 2 or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
-            return plain(x, self.weights)
-        return Residual.apply(x, self.memory, *self.weights)  # type: ignore[no-any-return]
+            watched = self.watched if torch.is_grad_enabled() else None
+            return plain(x, self.weights, self.settings, watched)
+        return Residual.apply(x, self.memory, self.settings, self.watched, *self.weights)  # type: ignore[no-any-return]
+
+    def block_metrics(self) -> dict[str, Tensor]:
+        """How the first, the middle and the last block do, 0-d: `first_stream_norm`, ..., `first_grad_norm`, ...
+
+        The mean length of the rows behind the block in the last forward pass, and the 2-norm of the gradient of its
+        dense weights.
+        """
+        gradient = self.blocks.dense_weight.grad
+        assert self.watched, "set watched to a list, then pass forward"
+        assert gradient is not None, "pass backward first"
+        blocks = middle(len(gradient) // LAYERS_PER_BLOCK)
+        norms = [gradient[b * LAYERS_PER_BLOCK : (b + 1) * LAYERS_PER_BLOCK].norm() for b in blocks]
+        return {
+            **{f"{place}_stream_norm": norm for place, norm in zip(PLACES, self.watched, strict=True)},
+            **{f"{place}_grad_norm": norm for place, norm in zip(PLACES, norms, strict=True)},
+        }
 
     def recycle_gradients(self) -> None:
         """Forget the gradients, as `zero_grad` does, and let the next backward pass write into their memory."""
@@ -254,13 +287,21 @@ def build_network(
     *,
     image: tuple[int, int, int] | None = None,
     images: int = 1,
+    **options: bool,
 ) -> nn.Module:
-    """The network called `network` ("residual" or "mlp"), behind convolutions if its input begins with images."""
+    """The network called `network` ("residual" or "mlp"), behind convolutions if its input begins with images.
+
+    `options` are those of `ResidualMLP`, which others do not have.
+    """
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}.{nearest(network, NETWORKS)}")
 
+    if network != "residual" and any(options.values()):
+        raise ValueError(f"residual_scale and recompute are of network residual alone, got network {network!r}")
+
     def build(entries: int) -> nn.Module:
-        return NETWORKS[network](entries, out_dim, width, depth, generator=generator)
+        chosen = {name: True for name, given in options.items() if given}
+        return NETWORKS[network](entries, out_dim, width, depth, generator=generator, **chosen)
 
     return Vision(image, images, in_dim, build, generator) if image else build(in_dim)
 
@@ -269,7 +310,7 @@ class Actor(nn.Module):
     """A tanh-Gaussian policy: one network of observation and goal, whose output is split into mean and log std.
 
     The log standard deviation is -5 + 3.5 (tanh(u) + 1), so within [-5, 2]. `image` is the shape of observation and
-    goal where they are images.
+    goal where they are images, `options` those of `build_network`.
     """
 
     def __init__(
@@ -283,12 +324,14 @@ class Actor(nn.Module):
         *,
         image: tuple[int, int, int] | None = None,
         generator: torch.Generator | None = None,
+        **options: bool,
     ) -> None:
         super().__init__()
         _check_sizes(observation_dim=observation_dim, goal_dim=goal_dim, action_dim=action_dim)
         self.action_dim = action_dim
+        entries = observation_dim + goal_dim
         self.network = build_network(
-            network, observation_dim + goal_dim, 2 * action_dim, width, depth, generator, image=image, images=2
+            network, entries, 2 * action_dim, width, depth, generator, image=image, images=2, **options
         )
 
     def forward(self, observation: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:

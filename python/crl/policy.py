@@ -49,6 +49,12 @@ class Config(Protocol):
     @property
     def network(self) -> str: ...
     @property
+    def residual_scale(self) -> str: ...
+    @property
+    def recompute(self) -> bool: ...
+    @property
+    def block_metrics(self) -> bool: ...
+    @property
     def energy(self) -> str: ...
     @property
     def contrastive_loss(self) -> str: ...
@@ -78,9 +84,15 @@ class Networks(nn.Module):
         o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
         width, depth = config.width, config.critic_depth
         image = getattr(spec, "image", None)
-        self.actor = Actor(o, g, a, width, config.actor_depth, config.network, image=image, generator=generator)
-        self.state_action_encoder = build_network(config.network, o + a, r, width, depth, generator, image=image)
-        self.goal_encoder = build_network(config.network, g, r, width, depth, generator, image=image)
+        options: dict[str, Any] = {"scaled": config.residual_scale == "depth", "recompute": config.recompute}
+
+        def encoder(entries: int) -> nn.Module:
+            return build_network(config.network, entries, r, width, depth, generator, image=image, **options)
+
+        self.actor = Actor(
+            *(o, g, a, width, config.actor_depth, config.network), image=image, generator=generator, **options
+        )
+        self.state_action_encoder, self.goal_encoder = encoder(o + a), encoder(g)
         self.backdrop: Tensor | None
         self.register_buffer("backdrop", torch.full((g,), GREY) if image else None)
 

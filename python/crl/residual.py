@@ -6,15 +6,19 @@ bookkeeping. Here an operation writes where its result is needed, and the memory
 Letters: B rows, D layers in blocks, N = D/4 blocks, W width.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from crl.config import LAYERS_PER_BLOCK
 
+Moments = tuple[Tensor, Tensor]
+"""What LayerNorm's backward pass wants of its input: means and inverse deviations of the rows."""
 EPSILON = 1e-6
 """LayerNorm's."""
 
@@ -40,20 +44,56 @@ class Weights(NamedTuple):
     """(out,)"""
 
 
-def plain(x: Tensor, weights: Weights) -> Tensor:
+class Settings(NamedTuple):
+    """How a residual network computes."""
+
+    scale: float = 1.0
+    """By which a block's output is multiplied before it is added."""
+    recompute: bool = False
+    """Keep only what blocks begin with, and compute their insides again in the backward pass."""
+
+
+DEFAULTS = Settings()
+
+
+def middle(blocks: int) -> tuple[int, int, int]:
+    """The first, the middle and the last of so many blocks."""
+    return 0, (blocks - 1) // 2, blocks - 1
+
+
+def _row_norms(stream: Sequence[Tensor]) -> list[Tensor]:
+    """Mean length of the rows behind the first, the middle and the last block, of the sums before and behind each."""
+    return [torch.linalg.vector_norm(stream[block + 1].float(), dim=-1).mean() for block in middle(len(stream) - 1)]
+
+
+def plain(x: Tensor, weights: Weights, settings: Settings = DEFAULTS, watched: list[Tensor] | None = None) -> Tensor:
     """The network in PyTorch's own operations: (..., in) -> (..., out).
 
     For what needs no gradients, and for autocast, which knows these operations.
     """
     w = weights
     x = _plain_layer(x, w.input_weight, w.input_bias, w.input_norm_weight, w.input_norm_bias)
-    h = x
-    layers = zip(w.weight.unbind(), w.bias.unbind(), w.norm_weight.unbind(), w.norm_bias.unbind(), strict=True)
-    for index, layer in enumerate(layers, 1):
-        h = _plain_layer(h, *layer)
-        if index % LAYERS_PER_BLOCK == 0:
-            x = h = x + h
+    stacks = (w.weight.unbind(), w.bias.unbind(), w.norm_weight.unbind(), w.norm_bias.unbind())
+    layers = list(zip(*stacks, strict=True))
+    stream = [x.detach()]
+    for first in range(0, len(layers), LAYERS_PER_BLOCK):
+        block = layers[first : first + LAYERS_PER_BLOCK]
+        if settings.recompute and torch.is_grad_enabled():
+            x = checkpoint(_plain_block, x, settings.scale, block, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = _plain_block(x, settings.scale, block)
+        if watched is not None:
+            stream.append(x.detach())
+    if watched is not None:
+        watched[:] = _row_norms(stream)
     return F.linear(x, w.output_weight, w.output_bias)
+
+
+def _plain_block(x: Tensor, scale: float, layers: Sequence[tuple[Tensor, ...]]) -> Tensor:
+    h = x
+    for layer in layers:
+        h = _plain_layer(h, *layer)
+    return torch.add(x, h, alpha=scale)
 
 
 def _plain_layer(x: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor) -> Tensor:
@@ -67,10 +107,10 @@ class Memory:
     def __init__(self) -> None:
         self._spare: dict[tuple[Any, ...], list[Any]] = {}
 
-    def tape(self, rows: int, depth: int, like: Tensor) -> "Tape":
-        """A tape for `rows` of a network with `depth` layers of the width and kind of `like` (D, W, W)."""
-        key = ("tape", rows, depth, like.shape[-1], like.dtype, like.device)
-        return Tape(self, key, self._take(key) or Records(rows, depth, like))
+    def tape(self, rows: int, like: Tensor, kept: int) -> "Tape":
+        """A tape for `rows` of a network whose layers are `like` (D, W, W), that has room for `kept` layers."""
+        key = ("tape", rows, like.shape, kept, like.dtype, like.device)
+        return Tape(self, key, self._take(key) or Records(rows, like, kept))
 
     def like(self, weight: Tensor) -> Tensor:
         """Uninitialised memory for the gradient of `weight`."""
@@ -96,17 +136,23 @@ class Memory:
 
 
 class Records:
-    """What backward needs of one forward pass: for every layer what its LayerNorm saw, the sigmoid, and the swish."""
+    """What backward needs of one forward pass: the sums between blocks; of the layers what their LayerNorm saw, the
+    sigmoid, and the swish, of all or of those of the block at hand."""
 
-    def __init__(self, rows: int, depth: int, like: Tensor) -> None:
-        width = like.shape[-1]
+    def __init__(self, rows: int, like: Tensor, kept: int) -> None:
+        depth, width = like.shape[:2]
         self.stream = like.new_empty(depth // LAYERS_PER_BLOCK + 1, rows, width).unbind()
-        self.dense = like.new_empty(depth, rows, width).unbind()
-        self.sigmoid = like.new_empty(depth, rows, width).unbind()
-        self.swish = like.new_empty(depth, rows, width).unbind()
+        self.dense, self.sigmoid, self.swish = (like.new_empty(kept, rows, width).unbind() for _ in range(3))
         self.input_dense, self.input_sigmoid = like.new_empty(2, rows, width).unbind()
-        self.moments: list[tuple[Tensor, Tensor]] = []
+        self.input_moments: Moments
+        self.moments: list[Moments] = [(like, like)] * kept
         self.one = like.new_ones(())
+        self.block = -1
+        """The last one computed."""
+
+    def first(self, block: int) -> int:
+        """Where the layers of a block are."""
+        return block * LAYERS_PER_BLOCK % len(self.dense)
 
 
 class Tape:
@@ -127,92 +173,86 @@ class Residual(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, memory: Memory, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, memory: Memory, settings: Settings, watched: list[Tensor] | None, *parameters: Tensor
+    ) -> Tensor:
         w = Weights(*parameters)
         depth = len(w.weight)
-        tape = memory.tape(len(x), depth, w.weight)
+        tape = memory.tape(len(x), w.weight, LAYERS_PER_BLOCK if settings.recompute else depth)
         r = tape.records
-        ctx.tape, ctx.memory = tape, memory
+        ctx.tape, ctx.memory, ctx.settings = tape, memory, settings
         ctx.save_for_backward(x, *parameters)
-        r.moments = [
-            _layer(
-                x,
-                w.input_weight.mT,
-                w.input_bias,
-                w.input_norm_weight,
-                w.input_norm_bias,
-                r.input_dense,
-                r.input_sigmoid,
-                r.stream[0],
-            )
-        ]
-        layers = zip(
-            w.weight.mT.unbind(),
-            w.bias.unbind(),
-            w.norm_weight.unbind(),
-            w.norm_bias.unbind(),
-            r.dense,
-            r.sigmoid,
-            r.swish,
-            strict=True,
-        )
-        h = r.stream[0]
-        for index, layer in enumerate(layers):
-            r.moments.append(_layer(h, *layer))
-            h = r.swish[index]
-            block, place = divmod(index, LAYERS_PER_BLOCK)
-            if place == LAYERS_PER_BLOCK - 1:
-                h = torch.add(r.stream[block], h, out=r.stream[block + 1])
-        return torch.addmm(w.output_bias, h, w.output_weight.mT)
+        first = (w.input_weight.mT, w.input_bias, w.input_norm_weight, w.input_norm_bias)
+        r.input_moments = _layer(x, first, r.input_dense, r.input_sigmoid, r.stream[0])
+        layers = _layers(w)
+        for block in range(depth // LAYERS_PER_BLOCK):
+            h = _block(r, block, layers)
+            torch.add(r.stream[block], h, alpha=settings.scale, out=r.stream[block + 1])
+        if watched is not None:
+            watched[:] = _row_norms(r.stream)
+        return torch.addmm(w.output_bias, r.stream[-1], w.output_weight.mT)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        w, r, memory = Weights(*parameters), ctx.tape.records, ctx.memory
-        learn = any(ctx.needs_input_grad[2:])
+        w, r, memory, settings = Weights(*parameters), ctx.tape.records, ctx.memory, ctx.settings
+        learn = any(ctx.needs_input_grad[4:])
         d = Weights(*(memory.like(p) if learn else p for p in parameters))
         if learn:
             torch.mm(gradient.mT, r.stream[-1], out=d.output_weight)
             torch.sum(gradient, 0, out=d.output_bias)
         g = skipped = gradient @ w.output_weight
-        matrices, norms = w.weight.unbind(), list(zip(w.norm_weight.unbind(), w.norm_bias.unbind(), strict=True))
+        layers, matrices = _layers(w), w.weight.unbind()
         d_weight, d_bias, d_norms = d.weight.unbind(), d.bias.unbind(), []
         for index in reversed(range(len(matrices))):
             block, place = divmod(index, LAYERS_PER_BLOCK)
+            kept = r.first(block) + place
             if place == LAYERS_PER_BLOCK - 1:
                 skipped = g
-            g = torch.lerp(r.sigmoid[index], r.one, r.swish[index]).mul_(g)
-            g, *d_norm = _norm_gradient(g, r.dense[index], r.moments[index + 1], norms[index], learn)
+                if settings.recompute and r.block != block:
+                    _block(r, block, layers)
+            g = torch.lerp(r.sigmoid[kept], r.one, r.swish[kept]).mul_(g)
+            if place == LAYERS_PER_BLOCK - 1 and settings.scale != 1:
+                g.mul_(settings.scale)
+            g, *d_norm = _norm_gradient(g, r.dense[kept], r.moments[kept], layers[index][2:], learn)
             if learn:
                 d_norms.append(d_norm)
                 torch.sum(g, 0, out=d_bias[index])
-                torch.mm(g.mT, r.swish[index - 1] if place else r.stream[block], out=d_weight[index])
+                torch.mm(g.mT, r.swish[kept - 1] if place else r.stream[block], out=d_weight[index])
             g = g @ matrices[index] if place else torch.addmm(skipped, g, matrices[index])
         g = torch.lerp(r.input_sigmoid, r.one, r.stream[0]).mul_(g)
         norm = w.input_norm_weight, w.input_norm_bias
-        g, *d_norm = _norm_gradient(g, r.input_dense, r.moments[0], norm, learn)
+        g, *d_norm = _norm_gradient(g, r.input_dense, r.input_moments, norm, learn)
         if learn:
             for into, parts in zip((d.norm_weight, d.norm_bias), zip(*reversed(d_norms), strict=True), strict=True):
                 torch.stack(parts, out=into)
             d = d._replace(input_norm_weight=d_norm[0], input_norm_bias=d_norm[1])
             torch.sum(g, 0, out=d.input_bias)
             torch.mm(g.mT, x, out=d.input_weight)
-        needed = (p if needs else None for p, needs in zip(d, ctx.needs_input_grad[2:], strict=True))
-        return (g @ w.input_weight if ctx.needs_input_grad[0] else None, None, *needed)
+        needed = (p if needs else None for p, needs in zip(d, ctx.needs_input_grad[4:], strict=True))
+        return (g @ w.input_weight if ctx.needs_input_grad[0] else None, None, None, None, *needed)
 
 
-def _layer(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    dense: Tensor,
-    sigmoid: Tensor,
-    swish: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """One layer into the last three arguments; returns what LayerNorm's backward wants: means and 1/deviations."""
+def _layers(w: Weights) -> list[tuple[Tensor, ...]]:
+    """Of every layer in a block: the weight as a product takes it, bias, LayerNorm's weight and bias."""
+    return list(zip(w.weight.mT.unbind(), w.bias.unbind(), w.norm_weight.unbind(), w.norm_bias.unbind(), strict=True))
+
+
+def _block(r: Records, block: int, layers: list[tuple[Tensor, ...]]) -> Tensor:
+    """The four layers of a block, from and into the records; returns the output of the last."""
+    h, first = r.stream[block], r.first(block)
+    for kept in range(first, first + LAYERS_PER_BLOCK):
+        layer = layers[block * LAYERS_PER_BLOCK + kept - first]
+        r.moments[kept] = _layer(h, layer, r.dense[kept], r.sigmoid[kept], r.swish[kept])
+        h = r.swish[kept]
+    r.block = block
+    return h
+
+
+def _layer(x: Tensor, layer: tuple[Tensor, ...], dense: Tensor, sigmoid: Tensor, swish: Tensor) -> Moments:
+    """One layer, into the last three arguments."""
+    weight, bias, norm_weight, norm_bias = layer
     torch.addmm(bias, x, weight, out=dense)
     normed, mean, rstd = torch.native_layer_norm(dense, bias.shape, norm_weight, norm_bias, EPSILON)
     torch.sigmoid(normed, out=sigmoid)
@@ -221,7 +261,7 @@ def _layer(
 
 
 def _norm_gradient(
-    gradient: Tensor, dense: Tensor, moments: tuple[Tensor, Tensor], norm: tuple[Tensor, Tensor], learn: bool
+    gradient: Tensor, dense: Tensor, moments: Moments, norm: tuple[Tensor, ...], learn: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Through a LayerNorm: the gradient of its input and, if they `learn`, those of its weight and bias."""
     return torch.ops.aten.native_layer_norm_backward(  # type: ignore[no-any-return]

@@ -51,12 +51,14 @@ def network_layers(
     *,
     image: tuple[int, int, int] | None = None,
     images: int = 1,
+    recompute: bool = False,
 ) -> list[Layer]:
     """The layers of `networks.build_network` with the same arguments.
 
     Dense(I -> W) has I W weights and W biases, LayerNorm 2 W more. A backward pass keeps of Dense and swish the output
     (W each; the last is the next layer's input), of LayerNorm mean and deviation, and with it the sigmoid and between
-    blocks the sum, whether weights learn or not; of a convolution its output behind the ReLU.
+    blocks the sum, whether weights learn or not; of a convolution its output behind the ReLU. Where blocks `recompute`
+    their insides, one has all of this and the others the sum; all but the last are then made twice.
     """
     layers = []
     entries = in_dim
@@ -77,6 +79,8 @@ def network_layers(
         sums = width if normalised and number and number % LAYERS_PER_BLOCK == 0 else 0
         kept = width + moments + sums
         frozen = kept + normalised * width
+        if recompute and number > LAYERS_PER_BLOCK:
+            kept, frozen = sums - width, sums
         layers.append(Layer((size + 1) * width + scales, size * width, given + width + kept, frozen))
     layers.append(Layer((width + 1) * out_dim, width * out_dim, out_dim, out_dim))
     return layers
@@ -149,21 +153,23 @@ def of(config: TrainConfig) -> Sizes:
     spec = envs.spec(config.env, **config.env_kwargs)
     o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
     rows, width, image = config.batch_size, config.width, spec.image
-    actor = network_layers(config.network, o + g, 2 * a, width, config.actor_depth, image=image, images=2)
-    phi, psi = (
-        network_layers(config.network, entries, r, width, config.critic_depth, image=image) for entries in (o + a, g)
-    )
+    layers = functools.partial(network_layers, config.network, width=width, image=image, recompute=config.recompute)
+    actor = layers(o + g, 2 * a, depth=config.actor_depth, images=2)
+    phi, psi = (layers(entries, r, depth=config.critic_depth) for entries in (o + a, g))
     count = {"actor": parameters(actor), "phi": parameters(phi), "psi": parameters(psi)}
     total = sum(count.values()) + 1  # and the temperature
 
     learning = {"weights": True, "inputs": False}
-    work = sum(flop(layers, rows, **learning) for layers in (actor, phi, psi))
+    work = sum(flop(network, rows, **learning) for network in (actor, phi, psi))
     work += flop(phi, rows, weights=False, inputs=True)
+    if config.recompute:
+        again = (layer for network in (actor, phi, phi, psi) for layer in network[1 : -1 - LAYERS_PER_BLOCK])
+        work += 2 * rows * sum(layer.products for layer in again)
     if config.energy in ("dot", "cosine") or (config.energy == "norm" and config.device == "cpu"):
         work += 3 * 2 * rows * rows * r
 
     def kept(*networks: list[Layer]) -> int:
-        return sum(layer.kept for layers in networks for layer in layers)
+        return sum(layer.kept for network in networks for layer in network)
 
     acting = kept(actor, psi) + sum(layer.kept_frozen for layer in phi)
     judging = kept(phi, psi) + 4 * rows  # logits, their softmax, and the gradients of both

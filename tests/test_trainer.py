@@ -357,10 +357,10 @@ def test_every_file_of_a_checkpoint_may_fail(tiny: Tiny, monkeypatch: pytest.Mon
     """Each writer in turn is given a path in a directory that is not there."""
     save = checkpoint.save
 
-    def astray(run: Path, step: int, files: Any, *, keep: int) -> Path:
+    def astray(run: Path, step: int, files: Any, **options: Any) -> Path:
         write = files[file]
         failing = {**files, file: lambda path: write(path.parent / "nowhere" / path.name)}
-        return save(run, step, failing if step > 200 else files, keep=keep)
+        return save(run, step, failing if step > 200 else files, **options)
 
     monkeypatch.setattr(checkpoint, "save", astray)
     settings = tiny()

@@ -61,8 +61,8 @@ def _option(name: str) -> GroupedOption:
     default = "" if setting.default is AUTO else f" [{setting.default}]"
     text = setting.metadata["help"] + ("" if setting.metadata["help"].endswith("]") else default)
     if setting_type(name) is bool:
-        assert key == "async"
-        return GroupedOption([name, "--async/--sync"], default=None, help=text, group=setting.metadata["group"])
+        opposite = "sync" if key == "async" else f"no-{key}"
+        return GroupedOption([name, f"--{key}/--{opposite}"], default=None, help=text, group=setting.metadata["group"])
     choices = setting.metadata["choices"]
     kind: Any = {int: Count(), float: float, str: str}[setting_type(name)]
     return GroupedOption(

@@ -267,6 +267,12 @@ def test_worlds_with_a_maze_each_get_a_panel_each(tmp_path: Path) -> None:
     assert height(4) > 1.7 * height(2)
 
 
+def test_options_of_the_environment_are_shown(crl: Callable[..., Result]) -> None:
+    few = ("--random", "--paths", "--episodes", "1", "--steps", "20", "--env-options", "episode_length=4")
+    shown = crl("render", "--env", "point_random_maze", *few)
+    assert "within 4 steps" in shown.output, shown.output
+
+
 def test_a_run_is_shown_beside_its_buffer(
     tiny: Callable[..., TrainConfig], crl: Callable[..., Result], tmp_path: Path
 ) -> None:
@@ -287,6 +293,7 @@ def test_a_run_is_shown_beside_its_buffer(
         ((), ("directory of a run", "--random")),
         (("--env", "ant"), ("--random",)),
         (("--env", "ant_mase", "--random"), ("ant_maze",)),
+        (("--env", "point_random_maze", "--random", "--env-options", "syze=2"), ("'syze'", "'size'")),
         (("nowhere",), ("nowhere", "no such directory")),
     ],
 )

@@ -21,6 +21,7 @@ VISITED_ROWS = 200_000
 @click.argument("run", required=False)
 @click.option("--env", metavar="NAME", help="Environment to show. [the run's eval_env]")
 @click.option("--layout", metavar="FILE", help="Maze to show it in: a text file, or a layout's name. [the run's]")
+@click.option("--env-options", metavar="NAME=VALUE,...", help="Further options of the environment. [the run's]")
 @click.option("--random", is_flag=True, help="Random actions, in place of a run's policy: needs no RUN.")
 @click.option("--paths", is_flag=True, help="Paths from above and where the run's buffer has been; needs no OpenGL.")
 @click.option("--episodes", type=click.IntRange(1, 256), help=f"Side by side. [{EPISODES}; with --paths {PATHS}]")
@@ -35,6 +36,7 @@ def command(
     run: str | None,
     env: str | None,
     layout: str | None,
+    env_options: str | None,
     random: bool,
     paths: bool,
     episodes: int | None,
@@ -59,6 +61,7 @@ def command(
     need_extra("plot", "matplotlib", "PIL")
     from crl import envs
     from crl.collector import UniformPolicy
+    from crl.config import parsed_options
     from crl.evaluation import world_seed
     from crl.recording import record
     from crl.run import load_policy
@@ -67,8 +70,12 @@ def command(
     saved = None
     options: dict[str, Any] = {"layout": layout} if layout else {}
     if run is not None:
-        policy, settings, saved = load_policy(run, device=device, **options, **({"eval_env": env} if env else {}))
+        changes = {"eval_env": env, "layout": layout, "env_options": env_options}
+        given = {name: value for name, value in changes.items() if value is not None}
+        policy, settings, saved = load_policy(run, device=device, **given)
         env, options = settings.eval_env, settings.eval_env_kwargs
+    else:
+        options |= parsed_options(env_options or "")
     assert env is not None
     spec = _spec(env, options)
     if random:

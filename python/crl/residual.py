@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from crl.config import LAYERS_PER_BLOCK
 
-Moments = tuple[Tensor, Tensor]
-"""What LayerNorm's backward pass wants of its input: means and inverse deviations of the rows."""
+Moments = Sequence[Tensor]
+"""What LayerNorm's backward pass wants of its input: means and inverse deviations of the rows, (B, 1)."""
 EPSILON = 1e-6
 """LayerNorm's."""
 
@@ -144,8 +144,9 @@ class Records:
         self.stream = like.new_empty(depth // LAYERS_PER_BLOCK + 1, rows, width).unbind()
         self.dense, self.sigmoid, self.swish = (like.new_empty(kept, rows, width).unbind() for _ in range(3))
         self.input_dense, self.input_sigmoid = like.new_empty(2, rows, width).unbind()
-        self.input_moments: Moments
-        self.moments: list[Moments] = [(like, like)] * kept
+        # Not as LayerNorm gives them: what is small and stays would lie in the gaps that the large and passing leave,
+        # the next of which then needs new memory, a fifth more in all.
+        self.input_moments, *self.moments = (m.unbind() for m in like.new_empty(kept + 1, 2, rows, 1))
         self.one = like.new_ones(())
         self.block = -1
         """The last one computed."""
@@ -183,7 +184,7 @@ class Residual(torch.autograd.Function):
         ctx.tape, ctx.memory, ctx.settings = tape, memory, settings
         ctx.save_for_backward(x, *parameters)
         first = (w.input_weight.mT, w.input_bias, w.input_norm_weight, w.input_norm_bias)
-        r.input_moments = _layer(x, first, r.input_dense, r.input_sigmoid, r.stream[0])
+        _layer(x, first, r.input_moments, r.input_dense, r.input_sigmoid, r.stream[0])
         layers = _layers(w)
         for block in range(depth // LAYERS_PER_BLOCK):
             h = _block(r, block, layers)
@@ -204,7 +205,7 @@ class Residual(torch.autograd.Function):
             torch.sum(gradient, 0, out=d.output_bias)
         g = skipped = gradient @ w.output_weight
         layers, matrices = _layers(w), w.weight.unbind()
-        d_weight, d_bias, d_norms = d.weight.unbind(), d.bias.unbind(), []
+        d_weight, d_bias, *d_norms = (whole.unbind() for whole in (d.weight, d.bias, d.norm_weight, d.norm_bias))
         for index in reversed(range(len(matrices))):
             block, place = divmod(index, LAYERS_PER_BLOCK)
             kept = r.first(block) + place
@@ -217,7 +218,7 @@ class Residual(torch.autograd.Function):
                 g.mul_(settings.scale)
             g, *d_norm = _norm_gradient(g, r.dense[kept], r.moments[kept], layers[index][2:], learn)
             if learn:
-                d_norms.append(d_norm)
+                torch._foreach_copy_([whole[index] for whole in d_norms], d_norm)
                 torch.sum(g, 0, out=d_bias[index])
                 torch.mm(g.mT, r.swish[kept - 1] if place else r.stream[block], out=d_weight[index])
             g = g @ matrices[index] if place else torch.addmm(skipped, g, matrices[index])
@@ -225,9 +226,7 @@ class Residual(torch.autograd.Function):
         norm = w.input_norm_weight, w.input_norm_bias
         g, *d_norm = _norm_gradient(g, r.input_dense, r.input_moments, norm, learn)
         if learn:
-            for into, parts in zip((d.norm_weight, d.norm_bias), zip(*reversed(d_norms), strict=True), strict=True):
-                torch.stack(parts, out=into)
-            d = d._replace(input_norm_weight=d_norm[0], input_norm_bias=d_norm[1])
+            torch._foreach_copy_([d.input_norm_weight, d.input_norm_bias], d_norm)
             torch.sum(g, 0, out=d.input_bias)
             torch.mm(g.mT, x, out=d.input_weight)
         needed = (p if needs else None for p, needs in zip(d, ctx.needs_input_grad[4:], strict=True))
@@ -244,20 +243,22 @@ def _block(r: Records, block: int, layers: list[tuple[Tensor, ...]]) -> Tensor:
     h, first = r.stream[block], r.first(block)
     for kept in range(first, first + LAYERS_PER_BLOCK):
         layer = layers[block * LAYERS_PER_BLOCK + kept - first]
-        r.moments[kept] = _layer(h, layer, r.dense[kept], r.sigmoid[kept], r.swish[kept])
+        _layer(h, layer, r.moments[kept], r.dense[kept], r.sigmoid[kept], r.swish[kept])
         h = r.swish[kept]
     r.block = block
     return h
 
 
-def _layer(x: Tensor, layer: tuple[Tensor, ...], dense: Tensor, sigmoid: Tensor, swish: Tensor) -> Moments:
-    """One layer, into the last three arguments."""
+def _layer(
+    x: Tensor, layer: tuple[Tensor, ...], moments: Moments, dense: Tensor, sigmoid: Tensor, swish: Tensor
+) -> None:
+    """One layer, into the last four arguments."""
     weight, bias, norm_weight, norm_bias = layer
     torch.addmm(bias, x, weight, out=dense)
-    normed, mean, rstd = torch.native_layer_norm(dense, bias.shape, norm_weight, norm_bias, EPSILON)
+    normed, *found = torch.native_layer_norm(dense, bias.shape, norm_weight, norm_bias, EPSILON)
+    torch._foreach_copy_(moments, found)
     torch.sigmoid(normed, out=sigmoid)
     torch.mul(normed, sigmoid, out=swish)
-    return mean, rstd
 
 
 def _norm_gradient(

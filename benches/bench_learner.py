@@ -41,11 +41,17 @@ class Config:
     residual_scale: str = "1"
     recompute: bool = False
     block_metrics: bool = False
+    algorithm: str = "crl"
+    num_critics: int = 1
+    critic_value: str = "mean"
     energy: str = "norm"
-    contrastive_loss: str = "forward_infonce"
+    energy_scale: str = "1"
+    objective: str = "forward_infonce"
     logsumexp_penalty: float = 0.1
     learning_rate: float = 3e-4
     actor_goals: str = "future"
+    bc_coefficient: float = 0.0
+    bc_form: str = "mixture"
     initial_alpha: float = 1.0
     actor_ema: float = 0.0
     target_entropy_scale: float = 0.5
@@ -112,7 +118,7 @@ def test_plain_pytorch_update(benchmark, depth):
     """The peer: broadcast distances, the goal represented twice, three optimizers, gradients thrown away."""
     agent, batch = make(depth)
     net, log_alpha = agent.networks, agent.log_alpha
-    critic = list(net.critic_parameters())
+    critic = [*net.state_action_encoder.parameters(), *net.goal_encoder.parameters()]
     actor_optimizer = torch.optim.Adam(net.actor.parameters(), 3e-4)
     alpha_optimizer = torch.optim.Adam([log_alpha], 3e-4)
     critic_optimizer = torch.optim.Adam(critic, 3e-4)

@@ -91,12 +91,12 @@ def main(folder: Path) -> None:
     batch = make_batch(rows=ROWS)
     with join() as ranks:
         for loss, goals in KINDS:
-            agent = Agent(Spec(), Config(contrastive_loss=loss, actor_goals=goals), ranks=ranks)
+            agent = Agent(Spec(), Config(objective=loss, actor_goals=goals), ranks=ranks)
             own = Batch(ranks.own(batch.observation), ranks.own(batch.action), ranks.own(batch.goal))
             path = folder / f"{loss}-{goals}.rank{ranks.rank}.safetensors"
             safetensors.torch.save_file({name: x.contiguous() for name, x in learnt(agent, own).items()}, path)
 
-    mixed = {"contrastive_loss": "symmetric_infonce", "actor_goals": "mixture", "num_action_candidates": 2}
+    mixed = {"objective": "symmetric_infonce", "actor_goals": "mixture", "num_action_candidates": 2}
     result = start("straight", **mixed)
     assert result.evaluation is not None
     report(folder, "straight", [result.env_steps, result.updates, result.evaluation.metrics()])

@@ -38,11 +38,17 @@ class Config:
     residual_scale: str = "1"
     recompute: bool = False
     block_metrics: bool = False
+    algorithm: str = "crl"
+    num_critics: int = 1
+    critic_value: str = "mean"
     energy: str = "norm"
-    contrastive_loss: str = "forward_infonce"
+    energy_scale: str = "1"
+    objective: str = "forward_infonce"
     logsumexp_penalty: float = 0.1
     learning_rate: float = 3e-4
     actor_goals: str = "future"
+    bc_coefficient: float = 0.0
+    bc_form: str = "mixture"
     initial_alpha: float = 1.0
     actor_ema: float = 0.0
     target_entropy_scale: float = 0.5
@@ -158,10 +164,10 @@ def plain_gradients(agent: Agent, batch: Batch) -> tuple[dict[str, Tensor], dict
 
 
 @pytest.mark.parametrize("energy", losses.ENERGIES)
-@pytest.mark.parametrize("contrastive_loss", losses.CONTRASTIVE_LOSSES)
+@pytest.mark.parametrize("objective", [*losses.CONTRASTIVE_LOSSES, "cpc"])
 @pytest.mark.parametrize("network", ["residual", "mlp"])
-def test_every_objective_trains(network: str, contrastive_loss: str, energy: str) -> None:
-    agent = make_agent(network=network, contrastive_loss=contrastive_loss, energy=energy, width=16, critic_depth=4)
+def test_every_objective_trains(network: str, objective: str, energy: str) -> None:
+    agent = make_agent(network=network, objective=objective, energy=energy, width=16, critic_depth=4)
     before = agent.state_dict()
     metrics = agent.update(make_batch())
     assert all(value.isfinite() and value.ndim == 0 and not value.requires_grad for value in metrics.values())
@@ -546,7 +552,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
     [
         ({"actor_depth": 6}, "depth must be a positive multiple of 4"),
         ({"energy": "nrom"}, "energy must be one of .*'norm'"),
-        ({"contrastive_loss": "infonce"}, "contrastive_loss must be one of"),
+        ({"objective": "infonce"}, "objective must be one of"),
         ({"precision": "fp16"}, "precision must be one of float32, tf32, bf16, got 'fp16'"),
         ({"network": "cnn"}, "network must be one of residual, mlp"),
         ({"num_action_candidates": 0}, "num_action_candidates must be at least 1, got 0"),
@@ -583,8 +589,8 @@ def test_a_bad_batch_is_refused_by_name(changes: dict[str, Tensor], message: str
 def test_the_temperature_starts_at_one_and_aims_at_half_a_nat_per_action() -> None:
     agent = make_agent()
     assert agent.update(make_batch())["train/alpha"] == 1
-    assert agent.target_entropy == -1.5
-    assert math.isclose(make_agent(target_entropy_scale=1.0).target_entropy, -3)
+    assert agent.algorithm.target_entropy == -1.5
+    assert math.isclose(make_agent(target_entropy_scale=1.0).algorithm.target_entropy, -3)
 
 
 @pytest.mark.parametrize(("actor_goals", "moved"), [("future", 0), ("mixture", 4), ("random", 8)])
@@ -593,7 +599,7 @@ def test_the_actor_learns_for_its_own_goals_for_those_of_other_rows_or_half_and_
 ) -> None:
     agent = make_agent(actor_goals=actor_goals)
     rows = torch.arange(8.0)[:, None]
-    paired = agent._for_actor(rows)[:, 0]
+    paired = agent.algorithm.goals_of_actor(rows)[:, 0]
     own = paired == rows[:, 0]
     assert own.sum() == 8 - moved
     assert sorted(paired.tolist()) == rows[:, 0].tolist()
@@ -620,7 +626,8 @@ def test_the_averaged_actor_is_the_moving_average_of_the_weights_and_what_evalua
     policy = agent.evaluation_policy()
     for got, want in zip(policy._networks.actor.parameters(), expected, strict=True):
         torch.testing.assert_close(got.detach().double(), want, rtol=1e-5, atol=1e-7)
-    critic = zip(policy._networks.critic_parameters(), agent.networks.critic_parameters(), strict=True)
+    encoders = (networks.goal_encoder.parameters() for networks in (policy._networks, agent.networks))
+    critic = zip(*encoders, strict=True)
     assert all(torch.equal(theirs, mine) for theirs, mine in critic)
 
     again = make_agent(actor_ema=decay)

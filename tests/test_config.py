@@ -322,7 +322,7 @@ WANG_2025 = {
     "depth": 4,
     "representation_dim": 64,
     "energy": "norm",
-    "contrastive_loss": "forward_infonce",
+    "objective": "forward_infonce",
     "logsumexp_penalty": 0.1,
     "target_entropy_scale": 0.5,
     "learning_rate": 3e-4,

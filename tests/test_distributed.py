@@ -96,7 +96,7 @@ def told(folder: Path, name: str) -> list[Any]:
 @pytest.mark.parametrize("goals", ACTOR_GOALS)
 @pytest.mark.parametrize("loss", losses.CONTRASTIVE_LOSSES)
 def test_two_halves_of_a_batch_give_the_gradient_of_the_whole(reports: Path, loss: str, goals: str) -> None:
-    whole = learnt(Agent(Spec(), Config(contrastive_loss=loss, actor_goals=goals)), make_batch(rows=ROWS))
+    whole = learnt(Agent(Spec(), Config(objective=loss, actor_goals=goals)), make_batch(rows=ROWS))
     halves = [safetensors.torch.load_file(reports / f"{loss}-{goals}.rank{rank}.safetensors") for rank in RANKS]
     for name, expected in whole.items():
         assert torch.equal(halves[0][name], halves[1][name]), name

@@ -45,7 +45,7 @@ def weights(directory: str | Path | None) -> bytes:
 
 
 def test_a_run_directory(tiny: Tiny) -> None:
-    settings = tiny(keep_checkpoints=1, block_metrics=True)
+    settings = tiny(keep_checkpoints=1, block_metrics=True, bc_coefficient=0.1)
     result = run(settings)
     assert (result.env_steps, result.updates, result.interrupted) == (400, 40, False)
     assert result.run_dir == Path(settings.run_dir)

@@ -81,16 +81,24 @@ class TrainConfig:
     )
     representation_dim: int = _setting(64, "Networks", "Dimensions of the representations phi and psi.", at_least=1)
 
+    algorithm: str = _setting("crl", "Objective", "What is learnt, and from what.", choices=("crl",))
     energy: str = _setting(
         "norm", "Objective", "Similarity of phi(s, a) and psi(g).", choices=("norm", "l2", "dot", "cosine")
     )
-    contrastive_loss: str = _setting(
+    energy_scale: str = _setting(
+        "1", "Objective", "Energies are multiplied by 1, or by a number that is learnt.", choices=("1", "learned")
+    )
+    objective: str = _setting(
         "forward_infonce",
         "Objective",
         "Critic loss.",
-        choices=("forward_infonce", "backward_infonce", "symmetric_infonce", "binary_nce"),
+        choices=("forward_infonce", "backward_infonce", "symmetric_infonce", "binary_nce", "cpc"),
     )
-    logsumexp_penalty: float = _setting(0.1, "Objective", "Weight of the squared logsumexp.", at_least=0)
+    logsumexp_penalty: float = _setting(
+        AUTO, "Objective", "Weight of the squared logsumexp. [0.1; cpc 0.01; binary_nce 0]", at_least=0
+    )
+    num_critics: int = _setting(1, "Objective", "Critics that learn side by side.", at_least=1, at_most=2)
+    critic_value: str = _setting("mean", "Objective", "What the actor is told by two critics.", choices=("mean", "min"))
     gamma: float = _setting(
         AUTO, "Objective", "Discount: P(goal is k steps ahead) is proportional to gamma^k.", above=0, at_most=1
     )
@@ -112,8 +120,20 @@ class TrainConfig:
         "Goals in the actor's loss: each row's own future (Wang et al. 2025), another row's, or half and half (2022).",
         choices=("future", "random", "mixture"),
     )
+    bc_coefficient: float = _setting(
+        0.0, "Objective", "Weight of behaviour cloning in the actor's loss, for offline learning.", at_least=0
+    )
+    bc_form: str = _setting(
+        "mixture",
+        "Objective",
+        "How it is added: (1 - c) loss + c BC (Eysenbach et al. 2022), or Q over its mean size + c BC (OGBench).",
+        choices=("mixture", "normalized"),
+    )
     initial_alpha: float = _setting(
-        AUTO, "Objective", "Entropy temperature at the start; it adapts by learning_rate.", above=0
+        AUTO,
+        "Objective",
+        "Entropy temperature at the start; it adapts by learning_rate. 0: no entropy term, for good.",
+        at_least=0,
     )
     target_entropy_scale: float = _setting(
         AUTO, "Objective", "Target entropy is minus this times the action dimensions.", at_least=0
@@ -379,6 +399,8 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     short_prefill = values["total_env_steps"] // 5
     if sources["learning_starts"].startswith(("recipe", "sizes")) and values["learning_starts"] > short_prefill:
         values["learning_starts"], sources["learning_starts"] = short_prefill, "a fifth of total_env_steps"
+    penalties = {"cpc": 0.01, "binary_nce": 0.0}
+    fill({"logsumexp_penalty": penalties.get(values["objective"], 0.1)}, "objective")
     fill({"actor_depth": values["depth"], "critic_depth": values["depth"]}, "depth")
     fill({"num_threads": num_cores}, "cores")
     resolved = TrainConfig(**values)
@@ -397,6 +419,8 @@ def _check_together(config: TrainConfig) -> None:
             f"residual_scale, recompute and block_metrics are of the residual network: leave them as they are with "
             f"network {config.network}, or choose network residual."
         )
+    if config.bc_form == "mixture" and config.bc_coefficient > 1:
+        raise ConfigError(f"bc_coefficient must be at most 1 with bc_form mixture, got {config.bc_coefficient}.")
     if config.goal_filter and envs.spec(config.env, **config.env_kwargs).image:
         raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
     if config.buffer_capacity < ROWS_TO_LEARN * config.num_envs:

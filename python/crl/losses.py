@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from crl.errors import nearest
 
 ENERGIES = ("norm", "l2", "dot", "cosine")
+BC_FORMS = ("mixture", "normalized")
 CONTRASTIVE_LOSSES = ("forward_infonce", "backward_infonce", "symmetric_infonce", "binary_nce")
 
 
@@ -122,6 +123,12 @@ def contrastive_loss(
             return _softplus(logits).mean() - logits.diagonal(first).sum() / logits.numel()
 
 
+def contrastive_loss_of(objective: str) -> str:
+    """The contrastive loss of an objective: `cpc` is forward InfoNCE, by convention with a penalty of 0.01."""
+    kind = "forward_infonce" if objective == "cpc" else objective
+    return _known("objective", kind, CONTRASTIVE_LOSSES)
+
+
 def chance_loss(kind: str, batch_size: int) -> float:
     """The contrastive loss of the best critic that cannot tell one goal from another (all logits equal).
 
@@ -159,6 +166,26 @@ def actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
     return (alpha.detach() * log_prob - q).mean()
 
 
+def regularised_actor_loss(
+    log_prob: Tensor, q: Tensor, alpha: Tensor, bc_loss: Tensor, coefficient: float, form: str = "mixture"
+) -> Tensor:
+    """An actor's loss kept near the behaviour of the data, for offline learning.
+
+    `mixture` (1 - c) actor_loss + c bc_loss (Eysenbach et al. 2022); `normalized` c bc_loss - mean_i q_i / m + alpha
+    mean_i log pi_i, m = mean_i |q_i| taken as a constant (DDPG+BC as in Park et al. 2025).
+
+    Args:
+        log_prob, q: (B,); alpha, bc_loss: scalars; bc_loss is mean_i -log pi(a_i | s_i, g_i) of the data's actions.
+        coefficient: c.
+    Returns:
+        scalar.
+    """
+    if _known("bc_form", form, BC_FORMS) == "mixture":
+        return (1 - coefficient) * actor_loss(log_prob, q, alpha) + coefficient * bc_loss
+    scale = q.detach().abs().mean().clamp_min(1e-6)
+    return actor_loss(log_prob, q / scale, alpha) + coefficient * bc_loss
+
+
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """alpha mean_i (-log pi_i - target_entropy): alpha falls while the policy is more random than asked.
 
@@ -183,6 +210,15 @@ def tanh_gaussian_log_prob(pre_tanh: Tensor, log_std: Tensor, noise: Tensor) -> 
     """
     normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
     return (normal - 2 * (math.log(2) - pre_tanh - _softplus(-2 * pre_tanh))).sum(-1)
+
+
+def tanh_gaussian_log_prob_of(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density of a given action (..., A) in [-1, 1] under tanh(N(mean, std)): (...).
+
+    Actions beyond 0.999 in magnitude are taken as +-0.999, as at the bounds the density has no finite inverse image.
+    """
+    pre_tanh = torch.atanh(action.clamp(-0.999, 0.999))
+    return tanh_gaussian_log_prob(pre_tanh, log_std, (pre_tanh - mean) * (-log_std).exp())
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -250,11 +286,6 @@ def _check_representations(phi: Tensor, psi: Tensor) -> None:
 def check_energy(kind: str) -> None:
     """Refuse an energy that does not exist, naming those that do."""
     _known("energy", kind, ENERGIES)
-
-
-def check_contrastive_loss(kind: str) -> None:
-    """Refuse a contrastive loss that does not exist, naming those that do."""
-    _known("contrastive_loss", kind, CONTRASTIVE_LOSSES)
 
 
 def logit_statistics(logits: Tensor, logsumexp: Tensor, first: int = 0) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ METRICS: Mapping[str, str] = {
     "train/contrastive_loss": "the contrastive loss alone; ln(batch size) is chance for InfoNCE",
     "train/actor_loss": "mean of alpha log pi(a|s,g) - energy(phi(s,a), psi(g))",
     "train/alpha_loss": "loss of the temperature",
+    "train/bc_loss": "minus the log-density of the data's actions under the policy; with a bc_coefficient",
     "train/alpha": "entropy temperature",
     "train/entropy": "minus the mean log-probability of the sampled actions, nats",
     "train/categorical_accuracy": "share of rows whose own goal has the highest logit",

@@ -1,9 +1,9 @@
-"""Acting: the networks, in which precision they compute, and actions from one set of weights.
+"""Acting: the actor and what scores its actions, in which precision they compute, and actions from one set of weights.
 
 Letters: N rows to act on, K candidates, O observation, G goal, A action, R representation.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crl import losses
 from crl.networks import Actor, build_network, squash
 from crl.ranks import ALONE, Ranks
 
@@ -55,15 +54,27 @@ class Config(Protocol):
     @property
     def block_metrics(self) -> bool: ...
     @property
+    def algorithm(self) -> str: ...
+    @property
+    def num_critics(self) -> int: ...
+    @property
+    def critic_value(self) -> str: ...
+    @property
     def energy(self) -> str: ...
     @property
-    def contrastive_loss(self) -> str: ...
+    def energy_scale(self) -> str: ...
+    @property
+    def objective(self) -> str: ...
     @property
     def logsumexp_penalty(self) -> float: ...
     @property
     def learning_rate(self) -> float: ...
     @property
     def actor_goals(self) -> str: ...
+    @property
+    def bc_coefficient(self) -> float: ...
+    @property
+    def bc_form(self) -> str: ...
     @property
     def initial_alpha(self) -> float: ...
     @property
@@ -77,24 +88,35 @@ class Config(Protocol):
 
 
 class Networks(nn.Module):
-    """The actor, phi(s, a) and psi(g): all the weights that acting and learning share."""
+    """The actor; algorithms add their critics. All the weights that acting and learning share."""
 
     def __init__(self, spec: Spec, config: Config, generator: torch.Generator) -> None:
         super().__init__()
-        o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
-        width, depth = config.width, config.critic_depth
-        image = getattr(spec, "image", None)
-        options: dict[str, Any] = {"scaled": config.residual_scale == "depth", "recompute": config.recompute}
-
-        def encoder(entries: int) -> nn.Module:
-            return build_network(config.network, entries, r, width, depth, generator, image=image, **options)
-
+        o, g, a = spec.observation_dim, spec.goal_dim, spec.action_dim
+        self._image = getattr(spec, "image", None)
+        self._network, self._width, self._depth = config.network, config.width, config.critic_depth
+        self._options: dict[str, Any] = {"scaled": config.residual_scale == "depth", "recompute": config.recompute}
         self.actor = Actor(
-            *(o, g, a, width, config.actor_depth, config.network), image=image, generator=generator, **options
+            *(o, g, a, config.width, config.actor_depth, config.network),
+            image=self._image,
+            generator=generator,
+            **self._options,
         )
-        self.state_action_encoder, self.goal_encoder = encoder(o + a), encoder(g)
         self.backdrop: Tensor | None
-        self.register_buffer("backdrop", torch.full((g,), GREY) if image else None)
+        self.register_buffer("backdrop", torch.full((g,), GREY) if self._image else None)
+
+    def build(self, in_dim: int, out_dim: int, generator: torch.Generator, images: int = 1) -> nn.Module:
+        """A network of the critic's depth, (B, in_dim) -> (B, out_dim), whose input begins with so many images."""
+        sizes = in_dim, out_dim, self._width, self._depth
+        return build_network(self._network, *sizes, generator, image=self._image, images=images, **self._options)
+
+    def explore(self, mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
+        """The actions to collect with, of the actor's outputs and standard normal noise, (..., A) each."""
+        return squash(mean, log_std, noise)[0]
+
+    def score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
+        """How good each candidate is: (N, O), (N, G), (N, K, A) -> (N, K), in float32."""
+        raise TypeError(f"{type(self).__name__} has no critic to choose among {action.shape[1]} candidates by")
 
     def before_backdrop(self, rows: Tensor) -> Tensor:
         """Images (N, O) or (N, G) less the mean image, `backdrop` (G,); other observations and goals as they are.
@@ -104,10 +126,6 @@ class Networks(nn.Module):
         between the two say nothing about which goes with which.
         """
         return rows if self.backdrop is None else rows - self.backdrop
-
-    def critic_parameters(self) -> Iterator[nn.Parameter]:
-        yield from self.state_action_encoder.parameters()
-        yield from self.goal_encoder.parameters()
 
 
 class Numerics:
@@ -131,12 +149,16 @@ class Numerics:
 
     def rows(self, name: str, array: Array, dim: int) -> Tensor:
         """`array` as a float32 tensor (rows, dim) on the device."""
+        if array.ndim != 2 or array.shape[1] != dim:
+            raise ValueError(f"{name} must have shape (rows, {dim}), got {tuple(array.shape)}")
+        return self.column(array)
+
+    def column(self, array: Array) -> Tensor:
+        """`array` (rows, ...) as a float32 tensor on the device."""
         if not isinstance(array, Tensor):
             # Images travel as the bytes they are.
             dtype = np.uint8 if array.dtype == np.uint8 else np.float32
             array = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))
-        if array.ndim != 2 or array.shape[1] != dim:
-            raise ValueError(f"{name} must have shape (rows, {dim}), got {tuple(array.shape)}")
         return array.to(self.device, torch.float32, non_blocking=True)
 
 
@@ -158,7 +180,6 @@ class Policy:
     ) -> None:
         self._networks = networks
         self._spec = spec
-        self._energy = config.energy
         self._num_candidates = config.num_action_candidates
         self._numerics = numerics
         self._generator = generator
@@ -188,19 +209,12 @@ class Policy:
         # The noise of all ranks, so that their generators stay the same.
         noise = torch.randn((self._ranks.size * n, k, mean.shape[-1]), generator=self._generator, device=mean.device)
         noise = self._ranks.own(noise)
-        action, _ = squash(mean[:, None], log_std[:, None], noise)
+        action = self._networks.explore(mean[:, None], log_std[:, None], noise)
         if k == 1:
             return action[:, 0]
-        return action[torch.arange(n, device=action.device), self._score(o, g, action).argmax(1)]
-
-    def _score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
-        """The critic's energy of every candidate: (N, O), (N, G), (N, K, A) -> (N, K)."""
-        n, k, _ = action.shape
-        pairs = torch.cat((observation[:, None].expand(n, k, -1), action), -1).flatten(0, 1)
         with self._numerics.network_precision():
-            phi = self._networks.state_action_encoder(pairs)
-            psi = self._networks.goal_encoder(goal)
-        return losses.energy(phi.float().view(n, k, -1), psi.float()[:, None], self._energy)
+            score = self._networks.score(o, g, action)
+        return action[torch.arange(n, device=action.device), score.argmax(1)]
 
     def refresh(self) -> None:
         """Copy the learner's present weights. Safe beside a running `update`: never half of one update's step."""

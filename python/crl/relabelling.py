@@ -15,11 +15,14 @@ SHARE = 0.75
 and actor also know of the states where nothing has moved yet, the first of every episode among them."""
 
 
-def loader(buffer: TrajectoryBuffer, batch_size: int, goal_filter: float, **options: Any) -> Loader:
+def loader(
+    buffer: TrajectoryBuffer, batch_size: int, goal_filter: float, columns: tuple[str, ...] = (), **options: Any
+) -> Loader:
     """`buffer.loader`, with rows to choose from where there is a `goal_filter`."""
     if not goal_filter:
-        return buffer.loader(batch_size, **options)
-    return buffer.loader(DRAWS * batch_size, columns=("achieved_goal",), **options)
+        return buffer.loader(batch_size, columns=columns, **options)
+    needed = tuple(dict.fromkeys((*columns, "achieved_goal")))
+    return buffer.loader(DRAWS * batch_size, columns=needed, **options)
 
 
 def chosen(batch: Batch[torch.Tensor], batch_size: int, goal_filter: float) -> Batch[torch.Tensor]:

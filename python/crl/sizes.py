@@ -155,7 +155,7 @@ def of(config: TrainConfig) -> Sizes:
     rows, width, image = config.batch_size, config.width, spec.image
     layers = functools.partial(network_layers, config.network, width=width, image=image, recompute=config.recompute)
     actor = layers(o + g, 2 * a, depth=config.actor_depth, images=2)
-    phi, psi = (layers(entries, r, depth=config.critic_depth) for entries in (o + a, g))
+    phi, psi = (config.num_critics * layers(entries, r, depth=config.critic_depth) for entries in (o + a, g))
     count = {"actor": parameters(actor), "phi": parameters(phi), "psi": parameters(psi)}
     total = sum(count.values()) + 1  # and the temperature
 

@@ -246,6 +246,7 @@ class Trainer:
             self.buffer,
             self.own.batch_size,
             config.goal_filter,
+            self.agent.columns,
             gamma=config.gamma,
             goal=config.goals,
             device=self.own.device,
@@ -369,7 +370,7 @@ class Trainer:
     def _warn_of_chance(self, row: dict[str, float]) -> None:
         if self._warned_of_chance or self.progress.updates < CHANCE_UPDATES or "train/contrastive_loss" not in row:
             return
-        chance = losses.chance_loss(self.config.contrastive_loss, self.config.batch_size)
+        chance = losses.chance_loss(losses.contrastive_loss_of(self.config.objective), self.config.batch_size)
         if row["train/contrastive_loss"] > (1 - CHANCE_MARGIN) * chance:
             self._warned_of_chance = True
             self.reporter.warn(

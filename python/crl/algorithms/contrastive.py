@@ -1,0 +1,120 @@
+"""Contrastive RL (Eysenbach et al. 2022; Wang et al. 2025): representations in which nearness means reachability.
+
+Letters: B rows of a batch, O observation, G goal, A action, K candidates, R representation.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from crl import losses
+from crl.algorithms.base import Algorithm, Rows, fixed, over_critics
+from crl.policy import Config, Networks, Numerics, Spec
+from crl.ranks import Ranks
+
+
+class Encoders(Networks):
+    """The actor, phi(s, a) and psi(g); with two critics, a second pair of encoders."""
+
+    def __init__(self, spec: Spec, config: Config, generator: torch.Generator) -> None:
+        super().__init__(spec, config, generator)
+        o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
+        self._energy, self._critic_value = config.energy, config.critic_value
+        self.state_action_encoder, self.goal_encoder = (self.build(n, r, generator) for n in (o + a, g))
+        second = nn.ModuleList(self.build(n, r, generator) for n in (o + a, g) if config.num_critics == 2)
+        self.second = second or None
+        self.log_scale = nn.Parameter(torch.zeros(())) if config.energy_scale == "learned" else None
+
+    @property
+    def critics(self) -> list[tuple[nn.Module, nn.Module]]:
+        """phi and psi of every critic."""
+        first = self.state_action_encoder, self.goal_encoder
+        return [first] if self.second is None else [first, (self.second[0], self.second[1])]
+
+    def scaled(self, energy: Tensor) -> Tensor:
+        """Energies times the learned scale, where there is one."""
+        return energy if self.log_scale is None else energy * self.log_scale.exp()
+
+    def score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
+        """The critics' energy of every candidate: (N, O), (N, G), (N, K, A) -> (N, K)."""
+        n, k, _ = action.shape
+        pairs = torch.cat((observation[:, None].expand(n, k, -1), action), -1).flatten(0, 1)
+        encoded = [(phi(pairs).float().view(n, k, -1), psi(goal).float()[:, None]) for phi, psi in self.critics]
+        return over_critics([losses.energy(phi, psi, self._energy) for phi, psi in encoded], self._critic_value)
+
+
+class Contrastive(Algorithm):
+    """InfoNCE forward, backward or symmetric, CPC or binary NCE; an actor that maximises the energy.
+
+    All gradients are taken at the present weights: just the published order (actor and temperature against the
+    current critic, then the critic), as the critic's loss does not involve the actor.
+    """
+
+    networks: Encoders
+
+    def __init__(
+        self,
+        spec: Spec,
+        config: Config,
+        numerics: Numerics,
+        ranks: Ranks,
+        seeds: torch.Generator,
+        generator: torch.Generator,
+    ) -> None:
+        losses.check_energy(config.energy)
+        self._loss = losses.contrastive_loss_of(config.objective)
+        super().__init__(spec, config, numerics, ranks, seeds, generator)
+        self._fixed = [fixed(state_action_encoder) for state_action_encoder, _ in self.networks.critics]
+
+    def make_networks(self, generator: torch.Generator) -> Encoders:
+        return Encoders(self.spec, self.config, generator)
+
+    def backward(self, rows: Rows) -> dict[str, Tensor]:
+        net, noise = self.networks, self.noise(rows.action)
+        with self.numerics.network_precision():
+            psis = [goal_encoder(rows.goal).float() for _, goal_encoder in net.critics]
+        actor_goal = self.goals_of_actor(rows.goal)
+        actor_psis = [self.goals_of_actor(psi.detach()) for psi in psis]
+        # On a CPU each takes one half of the threads: neither needs what the other makes.
+        actor, critic = self.both(
+            lambda: self.actor_backward(rows, actor_goal, noise, self._value(rows.observation, actor_psis)),
+            lambda: self._critic_backward(rows, psis),
+        )
+        return {**critic, **actor}
+
+    def _value(self, observation: Tensor, psis: list[Tensor]) -> Callable[[Tensor], Tensor]:
+        def value(action: Tensor) -> Tensor:
+            pairs = torch.cat((observation, action), -1)
+            with self.numerics.network_precision():
+                phis = [encoder(pairs).float() for encoder in self._fixed]
+            energies = [losses.energy(phi, psi, self.config.energy) for phi, psi in zip(phis, psis, strict=True)]
+            scale = 1 if self.networks.log_scale is None else self.networks.log_scale.detach().exp()
+            return scale * over_critics(energies, self.config.critic_value)
+
+        return value
+
+    def _critic_backward(self, rows: Rows, psis: list[Tensor]) -> dict[str, Tensor]:
+        config, ranks = self.config, self.ranks
+        pairs, first = torch.cat((rows.observation, rows.action), -1), ranks.rank * len(rows.action)
+        gather = ranks.gather if ranks.size > 1 else None
+        total, contrastive = torch.zeros((), device=pairs.device), torch.zeros((), device=pairs.device)
+        for (state_action_encoder, _), psi in zip(self.networks.critics, psis, strict=True):
+            with self.numerics.network_precision():
+                phi = state_action_encoder(pairs).float()
+            # This rank's rows of the logits of all: each row with every goal.
+            logits = self.networks.scaled(losses.pairwise_energy(phi, ranks.gather(psi), config.energy, first))
+            logsumexp = logits.logsumexp(1)
+            loss = losses.contrastive_loss(logits, self._loss, logsumexp, first, gather)
+            contrastive = contrastive + loss
+            total = total + loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits, logsumexp)
+        total.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            count = len(psis)
+            return {
+                "train/critic_loss": total / count,
+                "train/contrastive_loss": contrastive / count,
+                **losses.logit_statistics(logits, logsumexp, first),
+                "train/representation_norm_state_action": torch.linalg.vector_norm(phi, dim=-1).mean(),
+                "train/representation_norm_goal": torch.linalg.vector_norm(psi, dim=-1).mean(),
+            }

@@ -27,6 +27,7 @@ from crl.config import (
     write,
 )
 from crl.errors import ConfigError
+from crl.presets import IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes
 
 
 def resolved(device: str = "cpu", **settings: Any) -> TrainConfig:
@@ -383,3 +384,17 @@ def test_every_setting_is_read_somewhere() -> None:
         and not any(f"config.{name}" in text or f"settings.{name}" in text for text in sources.values())
     ]
     assert not unread
+
+
+def test_presets_and_recipes_fill_only_what_is_left_open() -> None:
+    """A setting with a default of its own is never filled, so a value for it in a recipe would do nothing."""
+    values = [*PRESETS.values(), *RECIPES.values(), IMAGE_SIZES, adapted_recipe(100)]
+    values += [sizes for kind in ("cpu", "cuda") for sizes in device_sizes(kind, {"num_envs": 64})]
+    named = {name for settings in values for name in settings}
+    assert {name for name in named if SETTINGS[name].default is not AUTO} == set()
+
+
+@pytest.mark.parametrize("env", RECIPES)
+def test_a_recipe_is_what_a_run_gets(env: str) -> None:
+    resolved = resolve(TrainConfig(env=env), device="cpu", num_cores=2).config
+    assert {name: getattr(resolved, name) for name in RECIPES[env]} == dict(RECIPES[env])

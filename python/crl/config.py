@@ -109,9 +109,9 @@ class TrainConfig:
         choices=("geometric", "uniform", "final", "next", "random"),
     )
     goal_filter: float = _setting(
-        0.0,
+        AUTO,
         "Objective",
-        "Prefer rows whose goal is farther from where they are than this, where objects move seldom; 0: as drawn.",
+        "Prefer rows whose goal is farther from where they are than this, where objects move seldom. [0: as drawn]",
         at_least=0,
     )
     actor_goals: str = _setting(

@@ -163,6 +163,7 @@ _ANY_DEVICE = {
     "width": 256,
     "learning_rate": 3e-4,
     "gamma": 0.99,
+    "goal_filter": 0.0,
     "actor_goals": "future",
     "initial_alpha": 1.0,
     "target_entropy_scale": 0.5,

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crl.commands import Commands
+
 
 class UniformPolicy:
     """Acts uniformly at random in [-1, 1]; a round of prefill has one of its own, seeded by where the run is.
@@ -39,10 +41,12 @@ class Collector:
         policy: has `act(observation, goal) -> action tensor [N, A]`; may be replaced between calls.
         buffer: a TrajectoryBuffer of N lanes.
         seed: of the first reset.
+        commands: the goals that the policy is told; default: the environment's.
     """
 
-    def __init__(self, env: Any, policy: Any, buffer: Any, *, seed: int) -> None:
+    def __init__(self, env: Any, policy: Any, buffer: Any, *, seed: int, commands: Commands | None = None) -> None:
         self.env, self.policy, self.buffer, self._seed = env, policy, buffer, seed
+        self._commands = commands or Commands("env", buffer)
         self._observation, _ = env.reset(seed=seed)
         self._episode_start = np.ones(env.num_envs, dtype=bool)
         self._done = np.zeros(env.num_envs, dtype=bool)
@@ -51,7 +55,8 @@ class Collector:
         """Make `num_steps` steps in every world; returns the env steps made, N * num_steps."""
         for _ in range(num_steps):
             shown = self._observation
-            action = self.policy.act(shown["observation"], shown["desired_goal"]).cpu().numpy()
+            goal = self._commands.goals(shown["desired_goal"], self._episode_start)
+            action = self.policy.act(shown["observation"], goal).cpu().numpy()
             self.buffer.add(**self._rows(shown, action), episode_start=self._episode_start)
             self._observation, _, terminated, truncated, info = self.env.step(action)
             ended = terminated | truncated
@@ -89,7 +94,8 @@ class Collector:
         # In C order: safetensors writes an array's memory as it lies, and an env may show columns of another array.
         shown = {f"shown.{name}": np.ascontiguousarray(array) for name, array in self._observation.items()}
         worlds = {f"env.{name}": array for name, array in self.env.state_dict().items()}
-        return {**shown, **worlds, "episode_start": self._episode_start, "done": self._done}
+        commands = {f"command.{name}": array for name, array in self._commands.state_dict().items()}
+        return {**shown, **worlds, **commands, "episode_start": self._episode_start, "done": self._done}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `state_dict` returned. Worlds that are not `resumable` begin new episodes, unlike the former."""
@@ -104,5 +110,6 @@ class Collector:
             return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
         self.env.load_state_dict(part("env."))
+        self._commands.load_state_dict(part("command."))
         self._observation = part("shown.")
         self._episode_start, self._done = state["episode_start"], state["done"]

@@ -108,6 +108,13 @@ class TrainConfig:
         "How goals are drawn; `random` ignores the trajectory (an ablation that must not learn).",
         choices=("geometric", "uniform", "final", "next", "random"),
     )
+    command: str = _setting(
+        "env",
+        "Objective",
+        "Goals to collect for: the environment's, a hard one for the whole run (Liu et al. 2024), achieved ones out of "
+        "the buffer, or either.",
+        choices=("env", "single", "replay", "mixture"),
+    )
     goal_filter: float = _setting(
         AUTO,
         "Objective",

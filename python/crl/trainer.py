@@ -17,12 +17,14 @@ import numpy as np
 import safetensors.numpy
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from crl import checkpoint, envs, losses, relabelling, run, sizes
 from crl.agent import Agent
 from crl.clock import Clock
 from crl.collector import Collector, UniformPolicy
+from crl.commands import Commands, farthest
 from crl.config import ROWS_TO_LEARN, TrainConfig
 from crl.console import Reporter
 from crl.errors import CheckpointError, ConfigError, RankError
@@ -164,7 +166,9 @@ class Trainer:
         )
         # Beside the learner the collector acts with weights of its own, taken over between rounds.
         self.weights = self.agent.policy() if config.asynchronous else None
-        self.collector = Collector(self.env, self.weights or self.agent, self.buffer, seed=self.seed)
+        single = np.array(ranks.leads(lambda: self._hard_goal().tolist())) if config.command == "single" else None
+        commands = Commands(config.command, self.buffer, single=single, seed=self.seed)
+        self.collector = Collector(self.env, self.weights or self.agent, self.buffer, seed=self.seed, commands=commands)
         self.progress, self.means = Progress(), RunningMean()
         self.evaluation: Evaluation | None = None
         self.clock = Clock(config, spec.episode_length)
@@ -331,6 +335,10 @@ class Trainer:
         """The outcome so far."""
         progress = self.progress
         return TrainResult(self.run_dir, progress.env_steps, progress.updates, self.evaluation, not self.done)
+
+    def _hard_goal(self) -> NDArray[Any]:
+        """The one to be commanded for the whole run: of those in evaluation, one episode each, the farthest."""
+        return farthest(self.eval_env, world_seed(self.config.seed))
 
     def _load(self, saved: Path) -> None:
         try:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crl.config import LAYERS_PER_BLOCK
 
-Moments = Sequence[Tensor]
+Moments = tuple[Tensor, ...]
 """What LayerNorm's backward pass wants of its input: means and inverse deviations of the rows, (B, 1)."""
 EPSILON = 1e-6
 """LayerNorm's."""

@@ -5,7 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from crl import lanes
 from crl.networks import by_layer_of
+
+FEW = 1 << 21
+"""Weights that one thread moves sooner than several: two took 0.9 ms for the 0.85 million of depth 4, one 0.4."""
 
 
 class Adam:
@@ -18,6 +22,7 @@ class Adam:
     def __init__(self, parameters: Mapping[str, nn.Parameter], learning_rate: float) -> None:
         self._names, self._parameters = list(parameters), list(parameters.values())
         self._learning_rate = learning_rate
+        self._few = sum(p.numel() for p in self._parameters) < FEW
         self._exp_avg = [torch.zeros_like(p) for p in self._parameters]
         self._exp_avg_sq = [torch.zeros_like(p) for p in self._parameters]
         # A count for every layer, though all are the same: so it is stored.
@@ -30,6 +35,12 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter by its gradient."""
+        if self._few:
+            lanes.alone(self._step)
+        else:
+            self._step()
+
+    def _step(self) -> None:
         self._steps += 1
         torch._fused_adam_(
             [*self._parameters],

@@ -4,6 +4,7 @@ The threads of a matrix product of 256 rows wait for each other at every operati
 each other need not, and each finds its activations in the cache of its own core.
 """
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,16 +14,22 @@ import torch
 
 First = TypeVar("First")
 Second = TypeVar("Second")
+_this_thread = threading.local()
+
+
+def free() -> bool:
+    """Whether `both` would take two lanes: PyTorch has two threads or more here, and this is not a lane itself."""
+    return torch.get_num_threads() > 1 and not getattr(_this_thread, "is_lane", False)
 
 
 def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
-    """The results of both: one after the other, or at once if PyTorch has two threads or more in this thread.
+    """The results of both: at once where `free()`, or else one after the other.
 
     The calling thread runs `second`. Grad mode, autocast and the like are those of a new thread in `first`.
     """
-    threads = torch.get_num_threads()
-    if threads < 2:
+    if not free():
         return first(), second()
+    threads = torch.get_num_threads()
     running = _helper().submit(_with_threads, threads // 2, first)
     try:
         result = _with_threads(threads - threads // 2, second)
@@ -32,10 +39,26 @@ def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[Firs
         torch.set_num_threads(threads)
 
 
+def alone(function: Callable[[], First]) -> First:
+    """The result of a function by the calling thread alone: waking others costs more than a small one takes."""
+    threads = torch.get_num_threads()
+    if threads < 2:
+        return function()
+    torch.set_num_threads(1)
+    try:
+        return function()
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _with_threads(threads: int, function: Callable[[], First]) -> First:
     if torch.get_num_threads() != threads:  # asking also makes this thread known to PyTorch, which setting needs
         torch.set_num_threads(threads)
-    return function()
+    _this_thread.is_lane = True
+    try:
+        return function()
+    finally:
+        _this_thread.is_lane = False
 
 
 @cache

@@ -6,6 +6,7 @@ bookkeeping. Here an operation writes where its result is needed, and the memory
 Letters: B rows, D layers in blocks, N = D/4 blocks, W width.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from crl import lanes
 from crl.config import LAYERS_PER_BLOCK
 
 Moments = tuple[Tensor, ...]
@@ -150,10 +152,28 @@ class Records:
         self.one = like.new_ones(())
         self.block = -1
         """The last one computed."""
+        self._halves: tuple[Records, Records] | None = None
+
+    def halves(self) -> tuple["Records", "Records"]:
+        """Those of the first half of the rows and of the others, in the same memory."""
+        if self._halves is None:
+            self._halves = copy.copy(self), copy.copy(self)
+            for name, records in vars(self).items():
+                if name not in ("one", "block", "_halves"):
+                    for half, part in zip(self._halves, _split(records), strict=True):
+                        setattr(half, name, part)
+        return self._halves
 
     def first(self, block: int) -> int:
         """Where the layers of a block are."""
         return block * LAYERS_PER_BLOCK % len(self.dense)
+
+
+def _split(tensors: Any) -> tuple[Any, Any]:
+    """The first half of the rows and the others, of a tensor or of each in a tuple of them."""
+    halves = tensors.tensor_split(2) if isinstance(tensors, Tensor) else zip(*map(_split, tensors), strict=True)
+    first, second = halves
+    return first, second
 
 
 class Tape:
@@ -184,14 +204,25 @@ class Residual(torch.autograd.Function):
         ctx.tape, ctx.memory, ctx.settings = tape, memory, settings
         ctx.save_for_backward(x, *parameters)
         first = (w.input_weight.mT, w.input_bias, w.input_norm_weight, w.input_norm_bias)
-        _layer(x, first, r.input_moments, r.input_dense, r.input_sigmoid, r.stream[0])
-        layers = _layers(w)
-        for block in range(depth // LAYERS_PER_BLOCK):
-            h = _block(r, block, layers)
-            torch.add(r.stream[block], h, alpha=settings.scale, out=r.stream[block + 1])
+        layers, out = _layers(w), x.new_empty(len(x), len(w.output_bias))
+
+        @torch.no_grad()  # In another thread too.
+        def layer_by_layer(x: Tensor, r: Records, out: Tensor) -> None:
+            _layer(x, first, r.input_moments, r.input_dense, r.input_sigmoid, r.stream[0])
+            for block in range(depth // LAYERS_PER_BLOCK):
+                h = _block(r, block, layers)
+                torch.add(r.stream[block], h, alpha=settings.scale, out=r.stream[block + 1])
+            torch.addmm(w.output_bias, r.stream[-1], w.output_weight.mT, out=out)
+
+        if x.device.type == "cpu" and len(x) > 1 and lanes.free():
+            one, other = zip(x.tensor_split(2), r.halves(), out.tensor_split(2), strict=True)
+            lanes.both(lambda: layer_by_layer(*one), lambda: layer_by_layer(*other))
+            r.block = depth // LAYERS_PER_BLOCK - 1
+        else:
+            layer_by_layer(x, r, out)
         if watched is not None:
             watched[:] = _row_norms(r.stream)
-        return torch.addmm(w.output_bias, r.stream[-1], w.output_weight.mT)
+        return out
 
     @staticmethod
     @once_differentiable

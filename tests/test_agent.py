@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from crl import losses
 from crl.agent import Agent
 from crl.lanes import both
+from crl.networks import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def plain_gradients(agent: Agent, batch: Batch) -> tuple[dict[str, Tensor], dict
 
 @pytest.mark.parametrize("energy", losses.ENERGIES)
 @pytest.mark.parametrize("objective", [*losses.CONTRASTIVE_LOSSES, "cpc"])
-@pytest.mark.parametrize("network", ["residual", "mlp"])
+@pytest.mark.parametrize("network", NETWORKS)
 def test_every_objective_trains(network: str, objective: str, energy: str) -> None:
     agent = make_agent(network=network, objective=objective, energy=energy, width=16, critic_depth=4)
     before = agent.state_dict()

@@ -72,7 +72,7 @@ def test_two_critics_choose_among_candidates_by_what_they_say_together() -> None
 
 
 def test_a_learned_scale_multiplies_the_logits_and_moves() -> None:
-    learned, plain = (make_agent(energy="cosine", energy_scale=scale) for scale in ("learned", "1"))
+    learned, plain, fixed = (make_agent(energy="cosine", energy_scale=scale) for scale in ("learned", "1", "dimension"))
     batch = make_batch()
     with torch.no_grad():
         learned.networks.log_scale.fill_(math.log(3))
@@ -81,6 +81,8 @@ def test_a_learned_scale_multiplies_the_logits_and_moves() -> None:
         phi = net.state_action_encoder(torch.cat((batch.observation, batch.action), 1))
         logits = losses.pairwise_energy(phi, net.goal_encoder(batch.goal), "cosine")
     first = learned.update(batch)
+    by_dimension = fixed.update(batch)["train/contrastive_loss"]
+    torch.testing.assert_close(by_dimension, losses.contrastive_loss(logits / 4))  # of 16 dimensions
     torch.testing.assert_close(first["train/contrastive_loss"], losses.contrastive_loss(3 * logits))
     assert learned.networks.log_scale.item() != pytest.approx(math.log(3), abs=1e-6)
     assert "log_scale" in learned.state_dict().keys() - plain.state_dict().keys()

@@ -1,10 +1,13 @@
 """Networks: the golden block, the published sizes and initialisation, signals at every depth, the actor's head."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crl.networks import MLP, Actor, Dense, ResidualMLP, build_network, by_layer_of, squash
@@ -301,7 +304,7 @@ def test_other_sizes_are_refused_by_name(sizes: dict[str, int]) -> None:
 
 
 def test_unknown_network_is_refused() -> None:
-    with pytest.raises(ValueError, match="network must be one of residual, mlp, got 'resdual'"):
+    with pytest.raises(ValueError, match=r"network must be one of residual, mlp, .*, got 'resdual'"):
         Actor(3, 2, 1, 8, 4, "resdual")
 
 
@@ -388,3 +391,18 @@ def test_saturated_actions_keep_finite_gradients() -> None:
     assert log_prob.isfinite().all()
     assert mean.grad.tolist() == [[-2, 2]]  # d/dx of -log(1 - tanh^2 x) is 2 tanh x
     assert log_std.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "activation", "norm"),
+    [("mlp", F.silu, False), ("mlp_relu", F.relu, False), ("mlp_gelu_norm", partial(F.gelu, approximate="tanh"), True)],
+)
+def test_plain_networks_are_what_they_are_called(name: str, activation: Callable[[Tensor], Tensor], norm: bool) -> None:
+    network = build_network(name, 3, 2, 8, 2, torch.Generator().manual_seed(0))
+    state, x = network.state_dict(), torch.randn(5, 3)
+    h = x
+    for layer in range(2):
+        h = activation(h @ state[f"hidden.{layer}.weight"].T + state[f"hidden.{layer}.bias"])
+        if norm:
+            h = (h - h.mean(1, keepdim=True)) / (h.var(1, correction=0, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(network(x), h @ state["output.weight"].T + state["output.bias"])

@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "shallow actor": {"depth": 32, "actor_depth": 8},
     "shallow critic": {"depth": 4, "actor_depth": 32},
     "plain": {"network": "mlp", "depth": 3},
+    "OGBench's": {"network": "mlp_gelu_norm", "depth": 3},
     "dot": {"depth": 4, "energy": "dot", "batch_size": 128},
     "images": {"depth": 4, **IMAGES},
     "plain, images": {"network": "mlp", "depth": 2, **IMAGES},

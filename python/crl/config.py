@@ -71,7 +71,10 @@ class TrainConfig:
     critic_depth: int = _setting(AUTO, "Networks", "Depth of the two critic encoders alone. [depth]", at_least=1)
     width: int = _setting(AUTO, "Networks", "Units of every hidden layer.", at_least=1)
     network: str = _setting(
-        AUTO, "Networks", "Residual network with LayerNorm, or JaxGCRL's plain MLP.", choices=("residual", "mlp")
+        AUTO,
+        "Networks",
+        "Residual network with LayerNorm, JaxGCRL's plain swish MLP, ReLU's of 2022, or OGBench's GELU and LayerNorm.",
+        choices=("residual", "mlp", "mlp_relu", "mlp_gelu_norm"),
     )
     residual_scale: str = _setting(
         "1",
@@ -86,7 +89,10 @@ class TrainConfig:
         "norm", "Objective", "Similarity of phi(s, a) and psi(g).", choices=("norm", "l2", "dot", "cosine")
     )
     energy_scale: str = _setting(
-        "1", "Objective", "Energies are multiplied by 1, or by a number that is learnt.", choices=("1", "learned")
+        "1",
+        "Objective",
+        "Energies are multiplied by 1, by 1/sqrt(representation_dim) (OGBench), or by a number that is learnt.",
+        choices=("1", "dimension", "learned"),
     )
     objective: str = _setting(
         "forward_infonce",

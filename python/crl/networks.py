@@ -194,10 +194,12 @@ class ResidualMLP(nn.Module):
 
 
 class MLP(nn.Module):
-    """`depth` x (Dense -> swish), then a linear output: the network of JaxGCRL's default agent.
+    """`depth` x (Dense -> activation), then a linear output: the network of JaxGCRL's default agent.
 
     Args and shapes as `ResidualMLP`; any depth from 1 on.
     """
+
+    activation = staticmethod(F.silu)
 
     def __init__(
         self, in_dim: int, out_dim: int, width: int = 256, depth: int = 2, *, generator: torch.Generator | None = None
@@ -210,7 +212,28 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.hidden:
-            x = F.silu(layer(x))
+            x = self.activation(layer(x))
+        return self.output(x)  # type: ignore[no-any-return]
+
+
+class ReluMLP(MLP):
+    """That with ReLU: the network of Eysenbach et al. (2022) and of single-goal CRL."""
+
+    activation = staticmethod(F.relu)
+
+
+class NormedMLP(MLP):
+    """`depth` x (Dense -> GELU -> LayerNorm), then a linear output: the network of OGBench's agents."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, width: int = 512, depth: int = 3, *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__(in_dim, out_dim, width, depth, generator=generator)
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=EPSILON) for _ in self.hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            x = norm(F.gelu(layer(x), approximate="tanh"))
         return self.output(x)  # type: ignore[no-any-return]
 
 
@@ -274,7 +297,12 @@ class Convolution(nn.Conv2d):
         """Leave out PyTorch's own initialisation, which would draw from the global generator."""
 
 
-NETWORKS: dict[str, type[ResidualMLP] | type[MLP]] = {"residual": ResidualMLP, "mlp": MLP}
+NETWORKS: dict[str, type[ResidualMLP] | type[MLP]] = {
+    "residual": ResidualMLP,
+    "mlp": MLP,
+    "mlp_relu": ReluMLP,
+    "mlp_gelu_norm": NormedMLP,
+}
 
 
 def build_network(
@@ -289,7 +317,7 @@ def build_network(
     images: int = 1,
     **options: bool,
 ) -> nn.Module:
-    """The network called `network` ("residual" or "mlp"), behind convolutions if its input begins with images.
+    """The network of `NETWORKS` called `network`, behind convolutions if its input begins with images.
 
     `options` are those of `ResidualMLP`, which others do not have.
     """

@@ -56,9 +56,10 @@ def network_layers(
     """The layers of `networks.build_network` with the same arguments.
 
     Dense(I -> W) has I W weights and W biases, LayerNorm 2 W more. A backward pass keeps of Dense and swish the output
-    (W each; the last is the next layer's input), of LayerNorm mean and deviation, and with it the sigmoid and between
-    blocks the sum, whether weights learn or not; of a convolution its output behind the ReLU. Where blocks `recompute`
-    their insides, one has all of this and the others the sum; all but the last are then made twice.
+    (W each; the last is the next layer's input), of LayerNorm mean and deviation, and with it the sigmoid (behind GELU,
+    its output) and between blocks the sum, whether weights learn or not; of a convolution its output behind the ReLU.
+    Where blocks `recompute` their insides, one has all of this and the others the sum; all but the last are then made
+    twice.
     """
     layers = []
     entries = in_dim
@@ -73,7 +74,7 @@ def network_layers(
             channels, seen = filters, 0  # What it sees is the output of the one before, counted there.
         entries += outputs
     normalised = network == "residual"
-    scales, moments = (2 * width, width + 2) if normalised else (0, 0)
+    scales, moments = (2 * width, width + 2) if normalised or network == "mlp_gelu_norm" else (0, 0)
     for number in range(depth + 1 if normalised else depth):
         size, given = (width, 0) if number else (entries, entries)
         sums = width if normalised and number and number % LAYERS_PER_BLOCK == 0 else 0

@@ -25,6 +25,7 @@ class Encoders(Networks):
         second = nn.ModuleList(self.build(n, r, generator) for n in (o + a, g) if config.num_critics == 2)
         self.second = second or None
         self.log_scale = nn.Parameter(torch.zeros(())) if config.energy_scale == "learned" else None
+        self._scale = r**-0.5 if config.energy_scale == "dimension" else 1.0
 
     @property
     def critics(self) -> list[tuple[nn.Module, nn.Module]]:
@@ -32,9 +33,10 @@ class Encoders(Networks):
         first = self.state_action_encoder, self.goal_encoder
         return [first] if self.second is None else [first, (self.second[0], self.second[1])]
 
-    def scaled(self, energy: Tensor) -> Tensor:
-        """Energies times the learned scale, where there is one."""
-        return energy if self.log_scale is None else energy * self.log_scale.exp()
+    @property
+    def scale(self) -> float | Tensor:
+        """By which energies are multiplied."""
+        return self._scale if self.log_scale is None else self.log_scale.exp()
 
     def score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
         """The critics' energy of every candidate: (N, O), (N, G), (N, K, A) -> (N, K)."""
@@ -89,7 +91,8 @@ class Contrastive(Algorithm):
             with self.numerics.network_precision():
                 phis = [encoder(pairs).float() for encoder in self._fixed]
             energies = [losses.energy(phi, psi, self.config.energy) for phi, psi in zip(phis, psis, strict=True)]
-            scale = 1 if self.networks.log_scale is None else self.networks.log_scale.detach().exp()
+            scale = self.networks.scale
+            scale = scale.detach() if isinstance(scale, Tensor) else scale
             return scale * over_critics(energies, self.config.critic_value)
 
         return value
@@ -103,7 +106,7 @@ class Contrastive(Algorithm):
             with self.numerics.network_precision():
                 phi = state_action_encoder(pairs).float()
             # This rank's rows of the logits of all: each row with every goal.
-            logits = self.networks.scaled(losses.pairwise_energy(phi, ranks.gather(psi), config.energy, first))
+            logits = self.networks.scale * losses.pairwise_energy(phi, ranks.gather(psi), config.energy, first)
             logsumexp = logits.logsumexp(1)
             loss = losses.contrastive_loss(logits, self._loss, logsumexp, first, gather)
             contrastive = contrastive + loss

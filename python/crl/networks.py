@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crl import residual
 from crl.config import LAYERS_PER_BLOCK, check_depth
 from crl.errors import nearest
 from crl.losses import tanh_gaussian_log_prob
-from crl.residual import EPSILON, Memory, Residual, Settings, Weights, middle, plain
+from crl.residual import EPSILON, Memory, Settings, Weights, middle
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 PLACES = ("first", "middle", "last")
@@ -164,10 +165,8 @@ class ResidualMLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 2 or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
-            watched = self.watched if torch.is_grad_enabled() else None
-            return plain(x, self.weights, self.settings, watched)
-        return Residual.apply(x, self.memory, self.settings, self.watched, *self.weights)  # type: ignore[no-any-return]
+        watched = self.watched if torch.is_grad_enabled() else None
+        return residual.network(x, self.weights, self.memory, self.settings, watched)
 
     def block_metrics(self) -> dict[str, Tensor]:
         """How the first, the middle and the last block do, 0-d: `first_stream_norm`, ..., `first_grad_norm`, ...

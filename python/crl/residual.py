@@ -7,7 +7,10 @@ Letters: B rows, D layers in blocks, N = D/4 blocks, W width.
 """
 
 import copy
+import functools
+import importlib.util
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +56,8 @@ class Settings(NamedTuple):
     """By which a block's output is multiplied before it is added."""
     recompute: bool = False
     """Keep only what blocks begin with, and compute their insides again in the backward pass."""
+    kernels: bool = True
+    """On a GPU use the kernels of `crl.fused` where they serve."""
 
 
 DEFAULTS = Settings()
@@ -63,9 +68,26 @@ def middle(blocks: int) -> tuple[int, int, int]:
     return 0, (blocks - 1) // 2, blocks - 1
 
 
-def _row_norms(stream: Sequence[Tensor]) -> list[Tensor]:
+def row_norms(stream: Sequence[Tensor]) -> list[Tensor]:
     """Mean length of the rows behind the first, the middle and the last block, of the sums before and behind each."""
     return [torch.linalg.vector_norm(stream[block + 1].float(), dim=-1).mean() for block in middle(len(stream) - 1)]
+
+
+def network(
+    x: Tensor, weights: Weights, memory: "Memory", settings: Settings = DEFAULTS, watched: list[Tensor] | None = None
+) -> Tensor:
+    """The network, in whichever way is best for where it is and what is asked: (..., in) -> (..., out)."""
+    if x.is_cuda and (fused := _fused()) and (plan := fused.plan(x, weights, settings)):
+        return fused.network(x, weights, memory, settings, watched, plan)  # type: ignore[no-any-return]
+    if x.ndim != 2 or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+        return plain(x, weights, settings, watched)
+    return Residual.apply(x, memory, settings, watched, *weights)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _fused() -> ModuleType | None:
+    """The module, where Triton is installed: PyTorch brings it for CUDA on Linux."""
+    return importlib.import_module("crl.fused") if importlib.util.find_spec("triton") else None
 
 
 def plain(x: Tensor, weights: Weights, settings: Settings = DEFAULTS, watched: list[Tensor] | None = None) -> Tensor:
@@ -87,7 +109,7 @@ def plain(x: Tensor, weights: Weights, settings: Settings = DEFAULTS, watched: l
         if watched is not None:
             stream.append(x.detach())
     if watched is not None:
-        watched[:] = _row_norms(stream)
+        watched[:] = row_norms(stream)
     return F.linear(x, w.output_weight, w.output_bias)
 
 
@@ -221,7 +243,7 @@ class Residual(torch.autograd.Function):
         else:
             layer_by_layer(x, r, out)
         if watched is not None:
-            watched[:] = _row_norms(r.stream)
+            watched[:] = row_norms(r.stream)
         return out
 
     @staticmethod

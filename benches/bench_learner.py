@@ -17,6 +17,7 @@ from torch import Tensor
 
 from crl import losses
 from crl.agent import Agent
+from crl.networks import ResidualMLP
 
 BATCH, WIDTH = 256, 256
 DEEP = [pytest.param(depth, marks=pytest.mark.large) for depth in (16, 64)]  # Left out by `make bench-smoke`.
@@ -148,3 +149,55 @@ def test_act(benchmark, depth, rows):
     observation, goal = (x.repeat(2, 1)[:rows].numpy() for x in (batch.observation, batch.goal))
     agent.act(observation, goal)
     benchmark(agent.act, observation, goal)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("captured", [False, True], ids=["launched", "captured"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_kernels(benchmark, depth, precision, captured):
+    """Forward and backward of one network by the kernels of `crl.fused`; in turns with them, by PyTorch's operations.
+
+    `captured`: each a CUDA graph, so that nobody waits for Python. `times_as_fast` is the ratio of the medians.
+    """
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    x = torch.randn(2 * BATCH, 37, device="cuda")
+
+    def passes(kernels):
+        network = ResidualMLP(37, 64, WIDTH, depth, generator=torch.Generator().manual_seed(0)).cuda()
+        network.settings = network.settings._replace(kernels=kernels)
+
+        def once():
+            network.recycle_gradients()
+            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+                out = network(x)
+            out.float().square().sum().backward()
+
+        call = in_a_graph(once) if captured else once
+
+        def twenty():
+            for _ in range(20):
+                call()
+            torch.cuda.synchronize()
+
+        twenty()
+        return twenty
+
+    fused, plain = passes(True), passes(False)
+    others = []
+    benchmark.pedantic(fused, setup=lambda: others.append(seconds(plain)), rounds=20, warmup_rounds=1)
+    if benchmark.stats:
+        benchmark.extra_info["times_as_fast"] = round(median(others) / benchmark.stats.stats.median, 2)
+
+
+def in_a_graph(function):
+    """`function` as a CUDA graph, after it was called once."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        function()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay

@@ -21,7 +21,7 @@ from fused_cases import Case, difference
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from crl import fused, kernels
+from crl import fused, kernels, residual
 from crl.fused import Plan
 
 MULTIPROCESSORS = 132
@@ -68,7 +68,7 @@ def plan(rows: int = 512, width: int = 256, settings: Settings = DEFAULTS, **cha
 
 
 def test_they_serve_where_they_can(gpu: SimpleNamespace) -> None:
-    assert plan() == Plan(torch.float32, "ieee", True)
+    assert plan() == Plan(torch.float32, "ieee", stacked=False)
     assert plan(is_cuda=False) is None
     assert plan(ndim=3, shape=(2, 3, 7)) is None
     assert plan(rows=0) is None
@@ -82,7 +82,9 @@ def test_they_serve_where_they_can(gpu: SimpleNamespace) -> None:
 
 def test_a_stack_is_one_kernel_while_each_multiprocessor_has_but_one_tile_of_rows(gpu: SimpleNamespace) -> None:
     most = kernels.ROWS * MULTIPROCESSORS
-    assert [plan(rows).stacked for rows in (1, most, most + 1)] == [True, True, False]
+    assert [plan(rows, 128).stacked for rows in (1, most, most + 1)] == [True, True, False]
+    assert [plan(width=width).stacked for width in (16, 128, 256)] == [True, True, False]
+    gpu.autocast = torch.bfloat16
     assert [plan(width=width).stacked for width in (16, 512, 1024)] == [True, True, False]
 
 
@@ -90,20 +92,33 @@ def test_precision_is_that_of_the_process(gpu: SimpleNamespace) -> None:
     with products_in("tf32"):
         assert plan() == Plan(torch.float32, "tf32", True)
     gpu.autocast = torch.bfloat16
-    assert plan().kind == torch.bfloat16
+    assert plan() == Plan(torch.bfloat16, "ieee", True)
     gpu.autocast = torch.float16
     assert plan() is None
+
+
+@pytest.mark.parametrize(("value", "there"), [(None, True), ("1", True), ("0", False)])
+def test_an_environment_variable_leaves_them_out(
+    value: str | None, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CRL_KERNELS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CRL_KERNELS", value)
+    assert residual._fused.__wrapped__() is (fused if there else None)
 
 
 # Whether they compile, which needs no GPU
 
 
+SHARED = {80: 166_912, 89: 101_376, 90: 232_448, 120: 101_376}
+"""Bytes that a program may have, by compute capability."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("architecture", "shared"), [(80, 166_912), (89, 101_376), (90, 232_448), (120, 101_376)])
-@pytest.mark.parametrize("width", [16, 64, 256, 512])
+@pytest.mark.parametrize(("architecture", "width"), [(90, 16), (90, 256), (90, 512), (80, 512), (89, 512), (120, 512)])
 @pytest.mark.parametrize(("kind", "precision"), [("fp32", "ieee"), ("fp32", "tf32"), ("bf16", "ieee")])
-def test_they_compile_and_fit(architecture: int, shared: int, width: int, kind: str, precision: str) -> None:
-    """Into the memory that a program of the architecture may have: `shared` bytes."""
+def test_they_compile_and_fit(architecture: int, width: int, kind: str, precision: str) -> None:
+    shared = SHARED[architecture]
     tiling = kernels.tiling(width, torch.bfloat16 if kind == "bf16" else torch.float32, shared)
     stack = {"TILE": kernels.ROWS, "STEP": tiling.step, "PRECISION": precision}
     layer = {"TILE": kernels._layer_tile(width)}
@@ -172,7 +187,7 @@ def test_gradients_on_a_gpu(settings: str, depth: int, precision: tuple[Plan, fl
 def test_widths_on_a_gpu(width: int, precision: tuple[Plan, float]) -> None:
     plan, tolerance = precision
     case = Case(rows=70, width=width, depth=8, device="cuda")
-    plan = plan._replace(stacked=width <= fused.WIDEST_STACK)
+    plan = plan._replace(stacked=width <= 512)
     assert difference(case.fused(plan), case.plain()) < tolerance
 
 

@@ -23,8 +23,9 @@ CHUNK = 32
 """Layers of which gradients are kept beside each other, and that are computed again together; a multiple of 4."""
 WIDTHS = tuple(2**power for power in range(4, 13))
 """That the kernels take."""
-WIDEST_STACK = 512
-"""That a kernel takes through many layers: a row lies in its registers several times."""
+WIDEST_STACK = {"ieee": 128, "tf32": 512, "bf16": 512}
+"""That a kernel takes through many layers, by precision: a program has a few such rows in registers. No matrix unit
+makes float32 products, and the 128 multipliers of one multiprocessor need 8192 cycles for a layer of width 256."""
 
 
 class Plan(NamedTuple):
@@ -41,25 +42,26 @@ class Plan(NamedTuple):
 def plan(x: Tensor, weights: Weights, settings: Settings) -> Plan | None:
     """The one place that says whether the kernels serve, and which: None where they do not.
 
-    A kernel of a whole stack gives a multiprocessor 16 rows to take through all layers. It pays while there is a
-    multiprocessor for each 16 rows, as then their number changes nothing; beyond, the library's products are better at
-    using all of them. This rule is reasoned, and has not been measured on a GPU.
+    A kernel of a whole stack gives a multiprocessor 16 rows to take through all layers. It should pay while every 16
+    rows have a multiprocessor of their own, as then more rows cost nothing, and while that one multiplies no longer
+    than a layer's kernels take to start; beyond, the library's products use the whole GPU better. This rule is
+    reasoned, and has not been measured on a GPU.
     """
     rows, width = x.shape[0], weights.weight.shape[-1]
     if not x.is_cuda or x.ndim != 2 or not settings.kernels or weights.weight.dtype != torch.float32:
         return None
-    if (
-        width not in WIDTHS
-        or not 0 < rows * width < 2**31 // CHUNK
-        or torch.cuda.get_device_capability(x.device) < (8, 0)
-    ):
+    # Offsets within a chunk are 32 bits.
+    if width not in WIDTHS or not 0 < rows * width * CHUNK < 2**31:
+        return None
+    if torch.cuda.get_device_capability(x.device) < (8, 0):
         return None
     kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
     if kind not in (torch.float32, torch.bfloat16):
         return None
+    precision = "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+    widest = WIDEST_STACK["bf16" if kind == torch.bfloat16 else precision]
     multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
-    stacked = width <= WIDEST_STACK and kernels.stack_programs(rows) <= multiprocessors
-    return Plan(kind, "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee", stacked)
+    return Plan(kind, precision, width <= widest and kernels.stack_programs(rows) <= multiprocessors)
 
 
 def network(

@@ -9,6 +9,7 @@ Letters: B rows, D layers in blocks, N = D/4 blocks, W width.
 import copy
 import functools
 import importlib.util
+import os
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -86,8 +87,9 @@ def network(
 
 @functools.cache
 def _fused() -> ModuleType | None:
-    """The module, where Triton is installed: PyTorch brings it for CUDA on Linux."""
-    return importlib.import_module("crl.fused") if importlib.util.find_spec("triton") else None
+    """The module, where Triton is installed (PyTorch brings it for CUDA on Linux) and CRL_KERNELS=0 is not set."""
+    wanted = os.environ.get("CRL_KERNELS") != "0" and importlib.util.find_spec("triton")
+    return importlib.import_module("crl.fused") if wanted else None
 
 
 def plain(x: Tensor, weights: Weights, settings: Settings = DEFAULTS, watched: list[Tensor] | None = None) -> Tensor:

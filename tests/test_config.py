@@ -27,7 +27,8 @@ from crl.config import (
     write,
 )
 from crl.errors import ConfigError
-from crl.presets import IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes
+from crl.presets import DEFAULTS, IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes, preset
+from crl.publications import PUBLICATIONS
 
 
 def resolved(device: str = "cpu", **settings: Any) -> TrainConfig:
@@ -69,7 +70,7 @@ def test_groups_are_contiguous() -> None:
         ("depth", 0, "depth must be at least 1, got 0"),
         ("width", -5, "width must be at least 1, got -5"),
         ("width", 2.5, "width must be of type int, got 2.5"),
-        ("representation_dim", None, "representation_dim must be of type int, got None"),
+        ("seed", None, "seed must be of type int, got None"),
         ("width", True, "width must be of type int, got True"),
         ("env", 3, "env must be of type str, got 3"),
         ("asynchronous", 1, "async must be of type bool, got 1"),
@@ -251,8 +252,8 @@ def test_the_source_of_every_value_is_told() -> None:
 
 def test_resolving_leaves_only_the_run_directory_open_and_changes_nothing_twice() -> None:
     for device in ("cpu", "cuda"):
-        for preset in ("default", "paper", "jaxgcrl", "quick"):
-            once = resolved(device, preset=preset)
+        for name in ("default", "paper", "jaxgcrl", "quick"):
+            once = resolved(device, preset=name)
             assert [name for name in SETTINGS if getattr(once, name) is AUTO] == ["run_dir"]
             assert resolve(once, device=device, num_cores=7).config == once
 
@@ -366,8 +367,8 @@ def test_presets_are_as_published(preset: str, published: dict[str, Any], device
 
 
 def test_published_env_steps_per_update() -> None:
-    for preset, ratio in (("paper", 39.68), ("jaxgcrl", 15.872)):
-        config = resolved(preset=preset)
+    for name, ratio in (("paper", 39.68), ("jaxgcrl", 15.872)):
+        config = resolved(preset=name)
         assert config.num_envs * config.unroll_length / config.updates_per_collect == ratio
 
 
@@ -388,7 +389,7 @@ def test_every_setting_is_read_somewhere() -> None:
 
 def test_presets_and_recipes_fill_only_what_is_left_open() -> None:
     """A setting with a default of its own is never filled, so a value for it in a recipe would do nothing."""
-    values = [*PRESETS.values(), *RECIPES.values(), IMAGE_SIZES, adapted_recipe(100)]
+    values = [*map(preset, PRESETS), *RECIPES.values(), DEFAULTS, IMAGE_SIZES, adapted_recipe(100)]
     values += [sizes for kind in ("cpu", "cuda") for sizes in device_sizes(kind, {"num_envs": 64})]
     named = {name for settings in values for name in settings}
     assert {name for name in named if SETTINGS[name].default is not AUTO} == set()
@@ -398,3 +399,66 @@ def test_presets_and_recipes_fill_only_what_is_left_open() -> None:
 def test_a_recipe_is_what_a_run_gets(env: str) -> None:
     resolved = resolve(TrainConfig(env=env), device="cpu", num_cores=2).config
     assert {name: getattr(resolved, name) for name in RECIPES[env]} == dict(RECIPES[env])
+
+
+@pytest.mark.parametrize("name", PUBLICATIONS)
+def test_every_value_of_a_publication_is_set_with_its_source(name: str) -> None:
+    found = resolve(TrainConfig(env="pusher_easy", preset=name), device="cpu", num_cores=2)
+    for setting, (value, source) in PUBLICATIONS[name].items():
+        assert getattr(found.config, setting) == value, setting
+        assert found.sources[setting] == f"preset {name}: {source}"
+        assert re.search(r"20\d\d|ours: ", source), setting
+
+
+EYSENBACH_2022 = {
+    # "Contrastive Learning as Goal-Conditioned Reinforcement Learning", the authors' released config.
+    "network": "mlp_relu",
+    "depth": 2,
+    "width": 256,
+    "representation_dim": 64,
+    "energy": "dot",
+    "objective": "binary_nce",
+    "logsumexp_penalty": 0.0,
+    "num_critics": 1,
+    "actor_goals": "mixture",
+    "initial_alpha": 0.0,
+    "learning_rate": 3e-4,
+    "batch_size": 256,
+    "gamma": 0.99,
+    "learning_starts": 10_000,
+    "prefill": "uniform",
+    "buffer_capacity": 1_000_000,
+    "command": "env",
+}
+LIU_2024 = {**EYSENBACH_2022, "objective": "cpc", "logsumexp_penalty": 0.01, "command": "single"}
+PARK_2025 = {
+    "network": "mlp_gelu_norm",
+    "depth": 3,
+    "width": 512,
+    "representation_dim": 512,
+    "energy": "dot",
+    "energy_scale": "dimension",
+    "objective": "binary_nce",
+    "num_critics": 2,
+    "critic_value": "min",
+    "bc_form": "normalized",
+    "bc_coefficient": 0.1,
+    "initial_alpha": 0.0,
+    "learning_rate": 3e-4,
+    "batch_size": 1024,
+    "gamma": 0.99,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("eysenbach2022", EYSENBACH_2022), ("sgcrl", LIU_2024), ("ogbench", PARK_2025)]
+)
+def test_presets_are_the_publications(name: str, published: dict[str, Any]) -> None:
+    found = resolve(TrainConfig(preset=name), device="cpu", num_cores=2).config
+    assert {setting: getattr(found, setting) for setting in published} == published
+
+
+@pytest.mark.parametrize("name", ["eysenbach2022", "sgcrl"])
+def test_2022_makes_an_update_a_step(name: str) -> None:
+    found = resolve(TrainConfig(preset=name), device="cpu", num_cores=2).config
+    assert found.updates_per_collect == found.num_envs * found.unroll_length

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from crl.errors import ConfigError, MissingExtraError, nearest
-from crl.presets import IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes
+from crl.presets import DEFAULTS, IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes, preset
 
 AUTO: Any = None
 """Marks a setting that the preset, the environment's recipe or the device decides."""
@@ -82,20 +82,20 @@ class TrainConfig:
         "What blocks add is multiplied by 1 (Wang et al. 2025), or by 1/sqrt(number of blocks).",
         choices=("1", "depth"),
     )
-    representation_dim: int = _setting(64, "Networks", "Dimensions of the representations phi and psi.", at_least=1)
+    representation_dim: int = _setting(AUTO, "Networks", "Dimensions of the representations phi and psi.", at_least=1)
 
-    algorithm: str = _setting("crl", "Objective", "What is learnt, and from what.", choices=("crl",))
+    algorithm: str = _setting(AUTO, "Objective", "What is learnt, and from what.", choices=("crl",))
     energy: str = _setting(
-        "norm", "Objective", "Similarity of phi(s, a) and psi(g).", choices=("norm", "l2", "dot", "cosine")
+        AUTO, "Objective", "Similarity of phi(s, a) and psi(g).", choices=("norm", "l2", "dot", "cosine")
     )
     energy_scale: str = _setting(
-        "1",
+        AUTO,
         "Objective",
         "Energies are multiplied by 1, by 1/sqrt(representation_dim) (OGBench), or by a number that is learnt.",
         choices=("1", "dimension", "learned"),
     )
     objective: str = _setting(
-        "forward_infonce",
+        AUTO,
         "Objective",
         "Critic loss.",
         choices=("forward_infonce", "backward_infonce", "symmetric_infonce", "binary_nce", "cpc"),
@@ -103,19 +103,19 @@ class TrainConfig:
     logsumexp_penalty: float = _setting(
         AUTO, "Objective", "Weight of the squared logsumexp. [0.1; cpc 0.01; binary_nce 0]", at_least=0
     )
-    num_critics: int = _setting(1, "Objective", "Critics that learn side by side.", at_least=1, at_most=2)
-    critic_value: str = _setting("mean", "Objective", "What the actor is told by two critics.", choices=("mean", "min"))
+    num_critics: int = _setting(AUTO, "Objective", "Critics that learn side by side.", at_least=1, at_most=2)
+    critic_value: str = _setting(AUTO, "Objective", "What the actor is told by two critics.", choices=("mean", "min"))
     gamma: float = _setting(
         AUTO, "Objective", "Discount: P(goal is k steps ahead) is proportional to gamma^k.", above=0, at_most=1
     )
     goals: str = _setting(
-        "geometric",
+        AUTO,
         "Objective",
         "How goals are drawn; `random` ignores the trajectory (an ablation that must not learn).",
         choices=("geometric", "uniform", "final", "next", "random"),
     )
     command: str = _setting(
-        "env",
+        AUTO,
         "Objective",
         "Goals to collect for: the environment's, a hard one for the whole run (Liu et al. 2024), achieved ones out of "
         "the buffer, or either.",
@@ -134,10 +134,10 @@ class TrainConfig:
         choices=("future", "random", "mixture"),
     )
     bc_coefficient: float = _setting(
-        0.0, "Objective", "Weight of behaviour cloning in the actor's loss, for offline learning.", at_least=0
+        AUTO, "Objective", "Weight of behaviour cloning in the actor's loss, for offline learning.", at_least=0
     )
     bc_form: str = _setting(
-        "mixture",
+        AUTO,
         "Objective",
         "How it is added: (1 - c) loss + c BC (Eysenbach et al. 2022), or Q over its mean size + c BC (OGBench).",
         choices=("mixture", "normalized"),
@@ -400,7 +400,8 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
         raise ConfigError(str(error)) from None
     values["device"] = device
     if config.preset != "default":
-        fill(PRESETS[config.preset], f"preset {config.preset}")
+        for name, (value, source) in preset(config.preset).items():
+            fill({name: value}, source)
     fill(RECIPES.get(values["env"], {}), f"recipe {values['env']}")
     if envs.is_adapted(spec.name):
         fill(adapted_recipe(spec.episode_length), "recipe adapted")
@@ -412,6 +413,7 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     short_prefill = values["total_env_steps"] // 5
     if sources["learning_starts"].startswith(("recipe", "sizes")) and values["learning_starts"] > short_prefill:
         values["learning_starts"], sources["learning_starts"] = short_prefill, "a fifth of total_env_steps"
+    fill(DEFAULTS, "default")
     penalties = {"cpc": 0.01, "binary_nce": 0.0}
     fill({"logsumexp_penalty": penalties.get(values["objective"], 0.1)}, "objective")
     fill({"actor_depth": values["depth"], "critic_depth": values["depth"]}, "depth")

@@ -1,62 +1,52 @@
-"""Values of settings that belong together: by publication, by environment, by device."""
+"""Values of settings that belong together: presets, by environment, by device."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-PUBLISHED_SCHEDULE = {
-    # Wang et al. 2025, the authors' released defaults; batch 512 is what their README and job file run.
-    "width": 256,
-    "learning_rate": 3e-4,
-    "gamma": 0.99,
-    "actor_goals": "future",
-    "initial_alpha": 1.0,
-    "target_entropy_scale": 0.5,
-    "actor_ema": 0.0,
-    "prefill": "policy",
-    "unroll_length": 62,
-    "num_envs": 512,
-    "learning_starts": 512_000,
-    "buffer_capacity": 5_120_000,
-}
+from crl.publications import PUBLICATIONS, Value
 
-PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+QUICK: Mapping[str, Any] = MappingProxyType(
     {
-        "paper": {
-            **PUBLISHED_SCHEDULE,
-            "network": "residual",
-            "batch_size": 512,
-            "updates_per_collect": 800,
-            "total_env_steps": 100_000_000,
-            "eval_interval": 1_000_000,
-            "num_eval_episodes": 128,
-        },
-        "jaxgcrl": {
-            # Bortkiewicz et al. 2025: 256 worlds, 2 x 256 plain networks, one update per 15.9 env steps.
-            **PUBLISHED_SCHEDULE,
-            "network": "mlp",
-            "depth": 2,
-            "batch_size": 256,
-            "num_envs": 256,
-            "updates_per_collect": 1000,
-            "learning_starts": 256_000,
-            "buffer_capacity": 2_560_000,
-            "total_env_steps": 50_000_000,
-            "eval_interval": 250_000,
-            "num_eval_episodes": 256,
-        },
-        "quick": {
-            # A look at everything within a minute or two on two cores; too short to learn a hard task.
-            "num_envs": 32,
-            "unroll_length": 50,
-            "updates_per_collect": 25,
-            "learning_starts": 6_400,
-            "total_env_steps": 50_000,
-            "eval_interval": 25_000,
-            "num_eval_episodes": 32,
-        },
+        # A look at everything within a minute or two on two cores; too short to learn a hard task.
+        "num_envs": 32,
+        "unroll_length": 50,
+        "updates_per_collect": 25,
+        "learning_starts": 6_400,
+        "total_env_steps": 50_000,
+        "eval_interval": 25_000,
+        "num_eval_episodes": 32,
     }
 )
+PRESETS = ("quick", *PUBLICATIONS)
+
+
+def preset(name: str) -> Mapping[str, Value]:
+    """The values of preset `name`, each with its source."""
+    if name == "quick":
+        return {setting: Value(value, "preset quick") for setting, value in QUICK.items()}
+    return {
+        setting: Value(value, f"preset {name}: {source}") for setting, (value, source) in PUBLICATIONS[name].items()
+    }
+
+
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        # Wang et al. 2025.
+        "algorithm": "crl",
+        "objective": "forward_infonce",
+        "energy": "norm",
+        "energy_scale": "1",
+        "num_critics": 1,
+        "critic_value": "mean",
+        "representation_dim": 64,
+        "goals": "geometric",
+        "command": "env",
+        "bc_coefficient": 0.0,
+        "bc_form": "mixture",
+    }
+)
+"""What is left open by preset, recipe and sizes."""
 
 # Goals lie behind corners. Uniform actions for the 1000 steps per world that are published, as the untrained policy
 # sees only one corner, and a buffer that keeps them; goals of other rows for the actor, as rows at the start of an

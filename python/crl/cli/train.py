@@ -16,6 +16,7 @@ import click
 
 from crl.cli import need_extra
 from crl.config import AUTO, SETTINGS, TrainConfig, file_key, from_mapping, read_settings, setting_type
+from crl.presets import DEFAULTS
 from crl.ranks import join, leads
 
 FORWARDED_WITHIN = 3.0
@@ -58,7 +59,8 @@ class GroupedOption(click.Option):
 def _option(name: str) -> GroupedOption:
     """The command-line option of one setting. Its default is None: not given."""
     setting, key = SETTINGS[name], file_key(name).replace("_", "-")
-    default = "" if setting.default is AUTO else f" [{setting.default}]"
+    value = DEFAULTS.get(name) if setting.default is AUTO else setting.default
+    default = "" if value is None else f" [{value}]"
     text = setting.metadata["help"] + ("" if setting.metadata["help"].endswith("]") else default)
     if setting_type(name) is bool:
         opposite = "sync" if key == "async" else f"no-{key}"

@@ -25,9 +25,7 @@ def preset(name: str) -> Mapping[str, Value]:
     """The values of preset `name`, each with its source."""
     if name == "quick":
         return {setting: Value(value, "preset quick") for setting, value in QUICK.items()}
-    return {
-        setting: Value(value, f"preset {name}: {source}") for setting, (value, source) in PUBLICATIONS[name].items()
-    }
+    return PUBLICATIONS[name]
 
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(

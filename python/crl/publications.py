@@ -18,7 +18,7 @@ def _said(source: str, **values: Any) -> dict[str, Value]:
     return {name: Value(value, source) for name, value in values.items()}
 
 
-_RELEASED = "Wang et al. 2025, released defaults"
+_RELEASED = "Wang et al. 2025"
 _OF_WANG = {
     **_said(
         _RELEASED,
@@ -46,9 +46,9 @@ _OF_WANG = {
     **_said(f"{_RELEASED}: 10,000 steps a world", buffer_capacity=5_120_000),
 }
 
-_JAXGCRL = "Bortkiewicz et al. 2025, released defaults"
+_JAXGCRL = "Bortkiewicz et al. 2025"
 
-_EYSENBACH = "Eysenbach et al. 2022, released config"
+_EYSENBACH = "Eysenbach et al. 2022"
 _LEARNER_OF_2022 = {
     **_said(
         _EYSENBACH,
@@ -79,9 +79,9 @@ _SCHEDULE_OF_2022 = {
     **_said("ours: they evaluate beside training, episode by episode", eval_interval=25_000, num_eval_episodes=64),
 }
 
-_OFFLINE = "Eysenbach et al. 2022, offline experiments"
-_LIU = "Liu et al. 2024, released config"
-_PARK = "Park et al. 2025 (OGBench), crl agent"
+_OFFLINE = "Eysenbach et al. 2022, offline"
+_LIU = "Liu et al. 2024"
+_PARK = "Park et al. 2025"
 
 PUBLICATIONS: Mapping[str, Mapping[str, Value]] = {
     "paper": {

@@ -37,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "shallow critic": {"depth": 4, "actor_depth": 32},
     "plain": {"network": "mlp", "depth": 3},
     "OGBench's": {"network": "mlp_gelu_norm", "depth": 3},
+    "on the hypersphere": {"network": "hyperspherical", "depth": 8},
     "dot": {"depth": 4, "energy": "dot", "batch_size": 128},
     "images": {"depth": 4, **IMAGES},
     "plain, images": {"network": "mlp", "depth": 2, **IMAGES},

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from crl import algorithms
 from crl.adam import Adam
 from crl.algorithms import Rows
-from crl.networks import ResidualMLP, by_layer_of
+from crl.layers import by_layer_of
+from crl.networks import ResidualMLP
 from crl.policy import Array, Config, Networks, Numerics, Policy, Spec, check_same_rows
 from crl.ranks import ALONE, Ranks
 

@@ -26,6 +26,9 @@ AUTO: Any = None
 LAYERS_PER_BLOCK = 4
 """Dense layers in a residual block, as published."""
 
+OF_BLOCKS = ("residual", "hyperspherical")
+"""Networks whose depth counts the layers of blocks."""
+
 ROWS_TO_LEARN = 3
 """Any so many rows of one world in a row hold a state with a successor: two may be an end and a beginning."""
 
@@ -73,8 +76,9 @@ class TrainConfig:
     network: str = _setting(
         AUTO,
         "Networks",
-        "Residual network with LayerNorm, JaxGCRL's plain swish MLP, ReLU's of 2022, or OGBench's GELU and LayerNorm.",
-        choices=("residual", "mlp", "mlp_relu", "mlp_gelu_norm"),
+        "Residual network with LayerNorm, JaxGCRL's plain swish MLP, ReLU's of 2022, OGBench's GELU and LayerNorm, or "
+        "SimbaV2's on the hypersphere.",
+        choices=("residual", "mlp", "mlp_relu", "mlp_gelu_norm", "hyperspherical"),
     )
     residual_scale: str = _setting(
         "1",
@@ -426,10 +430,11 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
 def _check_together(config: TrainConfig) -> None:
     from crl import envs
 
-    if config.network == "residual":
+    if config.network in OF_BLOCKS:
         for name in ("depth", "actor_depth", "critic_depth"):
             check_depth(getattr(config, name), name)
-    elif config.residual_scale != "1" or config.recompute or config.block_metrics:
+    of_residual = config.residual_scale != "1" or config.recompute or config.block_metrics
+    if config.network != "residual" and of_residual:
         raise ConfigError(
             f"residual_scale, recompute and block_metrics are of the residual network: leave them as they are with "
             f"network {config.network}, or choose network residual."

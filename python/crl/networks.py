@@ -1,11 +1,10 @@
-"""One residual network, three uses, and the tanh-Gaussian head of the actor.
+"""The residual network, the plain one, networks behind convolutions, and the tanh-Gaussian head of the actor.
 
 Letters: B rows, O observation, G goal, A action, R representation, W width.
 """
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from crl import residual
 from crl.config import LAYERS_PER_BLOCK, check_depth
 from crl.errors import nearest
+from crl.hyperspherical import HypersphericalMLP
+from crl.layers import Dense, Stacked, check_sizes
 from crl.losses import tanh_gaussian_log_prob
 from crl.residual import EPSILON, Memory, Settings, Weights, middle
 
@@ -22,19 +23,6 @@ PLACES = ("first", "middle", "last")
 """Blocks that are measured."""
 SMALLEST_IMAGE = 36
 """Pixels on a side that three convolutions without padding leave something of."""
-
-
-class Dense(nn.Linear):
-    """A linear layer with weights uniform in +-1/sqrt(in_dim), drawn from `generator`, and zero biases."""
-
-    def __init__(self, in_dim: int, out_dim: int, generator: torch.Generator | None = None) -> None:
-        super().__init__(in_dim, out_dim)
-        bound = 1 / math.sqrt(in_dim)
-        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
-        nn.init.zeros_(self.bias)
-
-    def reset_parameters(self) -> None:
-        """Leave out PyTorch's own initialisation, which would draw from the global generator."""
 
 
 class Layer(nn.Module):
@@ -46,11 +34,8 @@ class Layer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
 
-class Stack(nn.Module):
-    """The layers of all residual blocks, each kind of parameter as one tensor.
-
-    `state_dict` has them layer by layer, as `0.layers.3.dense.weight`: block 0, its layer 3.
-    """
+class Stack(Stacked):
+    """The layers of all residual blocks."""
 
     def __init__(self, width: int, depth: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -60,57 +45,6 @@ class Stack(nn.Module):
         self.norm_bias = nn.Parameter(torch.zeros(depth, width))
         bound = 1 / math.sqrt(width)
         nn.init.uniform_(self.dense_weight, -bound, bound, generator=generator)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        for name, parameter in self.named_parameters():
-            destination.update(by_layer(prefix + name, parameter if keep_vars else parameter.detach()))
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        mine = by_layer_of(self.named_parameters(prefix.removesuffix(".")))
-        missing_keys += [name for name in mine if name not in state_dict]
-        unexpected_keys += [name for name in state_dict if name.startswith(prefix) and name not in mine]
-        with torch.no_grad():
-            for name in mine.keys() & state_dict.keys():
-                if mine[name].shape == state_dict[name].shape:
-                    mine[name].copy_(state_dict[name])
-                else:
-                    error_msgs.append(
-                        f"{name}: expected {tuple(mine[name].shape)}, got {tuple(state_dict[name].shape)}"
-                    )
-
-
-_LAYER_NAMES = {
-    "dense_weight": "dense.weight",
-    "dense_bias": "dense.bias",
-    "norm_weight": "norm.weight",
-    "norm_bias": "norm.bias",
-}
-
-
-def by_layer(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """Parameter `name`, or something of its shape, under the names it is stored by: a stack's layers one by one."""
-    prefix, _, kind = name.rpartition(".")
-    if kind not in _LAYER_NAMES:
-        return {name: tensor}
-    start = f"{prefix}." if prefix else ""
-    return {
-        f"{start}{index // LAYERS_PER_BLOCK}.layers.{index % LAYERS_PER_BLOCK}.{_LAYER_NAMES[kind]}": layer
-        for index, layer in enumerate(tensor.unbind())
-    }
-
-
-def by_layer_of(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """`by_layer` of each."""
-    return {name: layer for whole in tensors for name, layer in by_layer(*whole).items()}
 
 
 class ResidualMLP(nn.Module):
@@ -144,7 +78,7 @@ class ResidualMLP(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        _check_sizes(in_dim=in_dim, out_dim=out_dim, width=width)
+        check_sizes(in_dim=in_dim, out_dim=out_dim, width=width)
         check_depth(depth)
         self.settings = Settings(math.sqrt(LAYERS_PER_BLOCK / depth) if scaled else 1.0, recompute)
         self.watched: list[Tensor] | None = None
@@ -204,7 +138,7 @@ class MLP(nn.Module):
         self, in_dim: int, out_dim: int, width: int = 256, depth: int = 2, *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        _check_sizes(in_dim=in_dim, out_dim=out_dim, width=width, depth=depth)
+        check_sizes(in_dim=in_dim, out_dim=out_dim, width=width, depth=depth)
         sizes = [in_dim] + [width] * (depth - 1)
         self.hidden = nn.ModuleList(Dense(size, width, generator) for size in sizes)
         self.output = Dense(width, out_dim, generator)
@@ -296,11 +230,12 @@ class Convolution(nn.Conv2d):
         """Leave out PyTorch's own initialisation, which would draw from the global generator."""
 
 
-NETWORKS: dict[str, type[ResidualMLP] | type[MLP]] = {
+NETWORKS: dict[str, type[ResidualMLP] | type[MLP] | type[HypersphericalMLP]] = {
     "residual": ResidualMLP,
     "mlp": MLP,
     "mlp_relu": ReluMLP,
     "mlp_gelu_norm": NormedMLP,
+    "hyperspherical": HypersphericalMLP,
 }
 
 
@@ -354,7 +289,7 @@ class Actor(nn.Module):
         **options: bool,
     ) -> None:
         super().__init__()
-        _check_sizes(observation_dim=observation_dim, goal_dim=goal_dim, action_dim=action_dim)
+        check_sizes(observation_dim=observation_dim, goal_dim=goal_dim, action_dim=action_dim)
         self.action_dim = action_dim
         entries = observation_dim + goal_dim
         self.network = build_network(
@@ -390,9 +325,3 @@ def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
     """The action tanh(mean + exp(log_std) noise) (..., A) and its log-probability (...)."""
     pre_tanh = mean + log_std.exp() * noise
     return torch.tanh(pre_tanh), tanh_gaussian_log_prob(pre_tanh, log_std, noise)
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")

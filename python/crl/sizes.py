@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crl import envs
-from crl.config import LAYERS_PER_BLOCK, TrainConfig
+from crl.config import LAYERS_PER_BLOCK, OF_BLOCKS, TrainConfig
 from crl.envs import EnvSpec
 from crl.errors import ConfigError
 from crl.memory import free_device_memory, free_memory
@@ -73,6 +73,8 @@ def network_layers(
             layers.append(Layer(weights + filters, images * rows * columns * weights, seen + outputs, outputs))
             channels, seen = filters, 0  # What it sees is the output of the one before, counted there.
         entries += outputs
+    if network == "hyperspherical":
+        return layers + _spherical_layers(entries, out_dim, width, depth)
     normalised = network == "residual"
     scales, moments = (2 * width, width + 2) if normalised or network == "mlp_gelu_norm" else (0, 0)
     for number in range(depth + 1 if normalised else depth):
@@ -85,6 +87,20 @@ def network_layers(
         layers.append(Layer((size + 1) * width + scales, size * width, given + width + kept, frozen))
     layers.append(Layer((width + 1) * out_dim, width * out_dim, out_dim, out_dim))
     return layers
+
+
+def _spherical_layers(in_dim: int, out_dim: int, width: int, depth: int) -> list[Layer]:
+    """Those of `hyperspherical.HypersphericalMLP`.
+
+    Autograd keeps what Dense gives, what its scale makes of it, and what is put on the sphere before and after, with
+    lengths; where weights are fixed, what goes through ReLU and what is put on the sphere.
+    """
+    given, lengths = in_dim + 1, 6
+    first = Layer((given + 1) * width, given * width, 2 * given + 3 * width, given + width)
+    dense = (width + 1) * width, width * width
+    step = [Layer(*dense, 2 * width, width), Layer(*dense, 4 * width + lengths, 2 * width + lengths)]
+    last = Layer((width + 1) * out_dim, width * out_dim, width + out_dim, out_dim)
+    return [first, *step * (depth // len(step)), last]
 
 
 def parameters(layers: list[Layer]) -> int:
@@ -300,7 +316,7 @@ def _less_batch(config: TrainConfig, share: float) -> _Change:
 
 def _less_depth(config: TrainConfig, share: float) -> _Change:
     """Depths, by the one option where they are one."""
-    step = 4 if config.network == "residual" else 1
+    step = LAYERS_PER_BLOCK if config.network in OF_BLOCKS else 1
     deepest = max(config.actor_depth, config.critic_depth)
     depth = max(step, int(deepest * share) // step * step)
     names = ("actor_depth", "critic_depth")

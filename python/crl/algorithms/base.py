@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from crl import losses
+from crl.hyperspherical import HypersphericalMLP
 from crl.lanes import First, Second, both
 from crl.networks import ResidualMLP, squash
 from crl.policy import Config, Networks, Numerics, Spec
@@ -72,6 +73,7 @@ class Algorithm(abc.ABC):
         self.spec, self.config, self.numerics, self.ranks = spec, config, numerics, ranks
         self._generator = generator
         self.networks = self.make_networks(seeds).to(numerics.device)
+        self._projected = [module for module in self.networks.modules() if isinstance(module, HypersphericalMLP)]
         start = math.log(config.initial_alpha) if config.initial_alpha else -math.inf
         self.log_alpha = nn.Parameter(torch.tensor(start, device=numerics.device))
         self.target_entropy = -config.target_entropy_scale * spec.action_dim
@@ -90,6 +92,8 @@ class Algorithm(abc.ABC):
 
     def after_step(self) -> None:
         """What follows Adam's step; called under the lock that keeps others from reading the weights."""
+        for module in self._projected:
+            module.project()
         if self.target is not None:
             follow(self.target, self.followed, TARGET_RATE)
 

@@ -49,6 +49,7 @@ class Config:
     energy_scale: str = "1"
     objective: str = "forward_infonce"
     logsumexp_penalty: float = 0.1
+    gamma: float = 0.99
     learning_rate: float = 3e-4
     actor_goals: str = "future"
     bc_coefficient: float = 0.0

@@ -102,10 +102,18 @@ class TrainConfig:
         AUTO,
         "Objective",
         "Critic loss.",
-        choices=("forward_infonce", "backward_infonce", "symmetric_infonce", "binary_nce", "cpc"),
+        choices=(
+            "forward_infonce",
+            "backward_infonce",
+            "symmetric_infonce",
+            "binary_nce",
+            "cpc",
+            "c_learning",
+            "nce_c_learning",
+        ),
     )
     logsumexp_penalty: float = _setting(
-        AUTO, "Objective", "Weight of the squared logsumexp. [0.1; cpc 0.01; binary_nce 0]", at_least=0
+        AUTO, "Objective", "Weight of the squared logsumexp. [0.1; cpc 0.01; NCE and C-learning 0]", at_least=0
     )
     num_critics: int = _setting(AUTO, "Objective", "Critics that learn side by side.", at_least=1, at_most=2)
     critic_value: str = _setting(AUTO, "Objective", "What the actor is told by two critics.", choices=("mean", "min"))
@@ -418,7 +426,7 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     if sources["learning_starts"].startswith(("recipe", "sizes")) and values["learning_starts"] > short_prefill:
         values["learning_starts"], sources["learning_starts"] = short_prefill, "a fifth of total_env_steps"
     fill(DEFAULTS, "default")
-    penalties = {"cpc": 0.01, "binary_nce": 0.0}
+    penalties = {"cpc": 0.01, "binary_nce": 0.0, "c_learning": 0.0, "nce_c_learning": 0.0}
     fill({"logsumexp_penalty": penalties.get(values["objective"], 0.1)}, "objective")
     fill({"actor_depth": values["depth"], "critic_depth": values["depth"]}, "depth")
     fill({"num_threads": num_cores}, "cores")
@@ -441,6 +449,7 @@ def _check_together(config: TrainConfig) -> None:
         )
     if config.bc_form == "mixture" and config.bc_coefficient > 1:
         raise ConfigError(f"bc_coefficient must be at most 1 with bc_form mixture, got {config.bc_coefficient}.")
+    _check_bootstraps(config)
     if config.goal_filter and envs.spec(config.env, **config.env_kwargs).image:
         raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
     if config.buffer_capacity < ROWS_TO_LEARN * config.num_envs:
@@ -463,6 +472,20 @@ def _check_together(config: TrainConfig) -> None:
                 f"eval_env {config.eval_env} has {name} {getattr(evaluation, name)}, "
                 f"but env {config.env} has {getattr(train, name)}: choose layouts of one robot."
             )
+
+
+def _check_bootstraps(config: TrainConfig) -> None:
+    if config.objective not in ("c_learning", "nce_c_learning"):
+        return
+    if config.energy in ("norm", "l2") or (config.energy == "cosine" and config.energy_scale != "learned"):
+        raise ConfigError(
+            f"objective {config.objective} needs logits of any size, which energy {config.energy} has not: "
+            "choose energy dot, or cosine with energy_scale learned."
+        )
+    if config.gamma == 1:
+        raise ConfigError(f"gamma must be below 1 with objective {config.objective}, got 1.")
+    if config.logsumexp_penalty:
+        raise ConfigError(f"logsumexp_penalty must be 0 with objective {config.objective}, which compares no pairs.")
 
 
 def _all_goals(env: str) -> str:

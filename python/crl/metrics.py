@@ -28,6 +28,7 @@ METRICS: Mapping[str, str] = {
     "train/categorical_accuracy": "share of rows whose own goal has the highest logit",
     "train/logits_pos": "mean energy of a row and its own goal",
     "train/logits_neg": "mean energy of a row and the goals of other rows",
+    "train/importance_weight": "mean weight that C-learning's target gives to other goals; 1 is chance",
     "train/logsumexp": "mean over rows of the logsumexp of the logits",
     "train/critic_grad_norm": "L2 norm of the critic's gradient",
     "train/actor_grad_norm": "L2 norm of the actor's gradient",

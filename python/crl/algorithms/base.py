@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class Algorithm(abc.ABC):
         generator: source of the noise in updates, on the device.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ()
+    columns: tuple[str, ...] = ()
     """What it needs of a batch beside observation, action and goal: names as `TrajectoryBuffer.sample` takes them."""
     networks: Networks
     target: nn.Module | None = None

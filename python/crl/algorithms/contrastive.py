@@ -38,6 +38,12 @@ class Encoders(Networks):
         """By which energies are multiplied."""
         return self._scale if self.log_scale is None else self.log_scale.exp()
 
+    def energies(self, observation: Tensor, action: Tensor, goal: Tensor) -> list[Tensor]:
+        """Of each critic the scaled energy of every row: (B, O), (B, A), (B, G) -> (B,)."""
+        pairs = torch.cat((observation, action), -1)
+        encoded = ((phi(pairs).float(), psi(goal).float()) for phi, psi in self.critics)
+        return [self.scale * losses.energy(phi, psi, self._energy) for phi, psi in encoded]
+
     def score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
         """The critics' energy of every candidate: (N, O), (N, G), (N, K, A) -> (N, K)."""
         n, k, _ = action.shape
@@ -65,7 +71,6 @@ class Contrastive(Algorithm):
         generator: torch.Generator,
     ) -> None:
         losses.check_energy(config.energy)
-        self._loss = losses.contrastive_loss_of(config.objective)
         super().__init__(spec, config, numerics, ranks, seeds, generator)
         self._fixed = [fixed(state_action_encoder) for state_action_encoder, _ in self.networks.critics]
 
@@ -100,7 +105,7 @@ class Contrastive(Algorithm):
     def _critic_backward(self, rows: Rows, psis: list[Tensor]) -> dict[str, Tensor]:
         config, ranks = self.config, self.ranks
         pairs, first = torch.cat((rows.observation, rows.action), -1), ranks.rank * len(rows.action)
-        gather = ranks.gather if ranks.size > 1 else None
+        gather, kind = ranks.gather if ranks.size > 1 else None, losses.contrastive_loss_of(config.objective)
         total, contrastive = torch.zeros((), device=pairs.device), torch.zeros((), device=pairs.device)
         for (state_action_encoder, _), psi in zip(self.networks.critics, psis, strict=True):
             with self.numerics.network_precision():
@@ -108,7 +113,7 @@ class Contrastive(Algorithm):
             # This rank's rows of the logits of all: each row with every goal.
             logits = self.networks.scale * losses.pairwise_energy(phi, ranks.gather(psi), config.energy, first)
             logsumexp = logits.logsumexp(1)
-            loss = losses.contrastive_loss(logits, self._loss, logsumexp, first, gather)
+            loss = losses.contrastive_loss(logits, kind, logsumexp, first, gather)
             contrastive = contrastive + loss
             total = total + loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits, logsumexp)
         total.backward()  # type: ignore[no-untyped-call]

@@ -1,7 +1,11 @@
 """`crl bench`: who is compared does what is compared, and the figures arrive where they are wanted."""
 
+import contextlib
 import csv
 import json
+import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from click.testing import CliRunner
 from crl.agent import Agent
 from crl.bench import learner, suite
 from crl.bench.learner_peers import CONTENDERS, Problem, TunedTorch
-from crl.bench.measure import Timing, in_turns, rates
+from crl.bench.measure import Result, Timing, in_turns, rates
 from crl.bench.peers import PEERS
 from crl.bench.report import measured
 from crl.bench.samplers import OursWithNext
@@ -170,6 +174,33 @@ def test_the_learner_s_figures_are_printed_and_written(tmp_path):
     assert files["png"].read_bytes().startswith(b"\x89PNG")
     assert "\n## update, width 16, cpu, float32, 24 rows: updates / s\n" in files["md"].read_text()
     assert len(files["csv"].read_text().splitlines()) == 1 + len(found)
+
+
+def test_neighbours_are_busy_while_something_is_measured_and_then_gone(monkeypatch):
+    def busy_ones():
+        """Seconds that each child of this process has computed."""
+        found = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                words = stat.read_text().rpartition(")")[2].split()
+                if int(words[1]) == os.getpid() and words[0] != "Z":
+                    found[stat.parent.name] = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        return found
+
+    before = busy_ones()
+
+    def measure(*_):
+        limit = time.monotonic() + 30
+        while time.monotonic() < limit:
+            started = [seconds for process, seconds in busy_ones().items() if process not in before]
+            if len(started) == 2 and min(started) > 0.05:
+                break
+        return [Result("update", "width 16", 24, "depth 8", "crl", 1.0, "updates / s", 1.0, 1.0, {})] * len(started)
+
+    monkeypatch.setattr(learner, "update", measure)
+    (found,) = learner.run(("update",), [[small()]], with_peers=False, quick=True, say=print, busy=2)
+    assert [result.workload for result in found] == ["width 16, beside 2 busy"] * 2
+    assert busy_ones().keys() == before.keys()
 
 
 def test_phases_of_an_update_that_is_made_otherwise_are_left_out(monkeypatch):

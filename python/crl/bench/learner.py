@@ -5,11 +5,14 @@ and what an update takes in memory and until the first one is made.
 import gc
 import importlib
 import multiprocessing
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -37,6 +40,14 @@ TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 1e-2}
 AFTER_A_STEP = 10
 """How many times as far after one update, whose steps are of one size wherever a gradient is almost zero."""
 PHASES = ("sample", "copy", "actor", "critic", "optimizer")
+SPIN = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(10**6):
+        pass
+"""
+"""A process that keeps a core busy, until its parent is gone."""
 
 
 def settings(depth: int, width: int, batch_size: int, device: str, precision: str) -> TrainConfig:
@@ -60,9 +71,17 @@ def settings(depth: int, width: int, batch_size: int, device: str, precision: st
 
 
 def run(
-    parts: Sequence[str], configs: Sequence[Sequence[TrainConfig]], *, with_peers: bool, quick: bool, say: Say
+    parts: Sequence[str],
+    configs: Sequence[Sequence[TrainConfig]],
+    *,
+    with_peers: bool,
+    quick: bool,
+    say: Say,
+    busy: int = 0,
 ) -> Iterator[list[Result]]:
     """Everything asked for: a list of figures for each part of a group of settings that differ in their depth alone.
+
+    All beside so many other processes that keep a core `busy` each.
 
     What does not fit into the memory, and who cannot take part, is left out, and `say` is told.
     """
@@ -73,9 +92,22 @@ def run(
             for config in fitting if part in parts else ():
                 say(f"{part}: {_told(config)}")
                 chosen = contenders(config, with_peers, say) if part != "phases" else [Ours.name]
-                results += measure(config, chosen, quick, say)
+                with neighbours(busy):
+                    found = measure(config, chosen, quick, say)
+                beside = f", beside {busy} busy" if busy else ""
+                results += [replace(result, workload=result.workload + beside) for result in found]
             if results:
                 yield results
+
+
+@contextmanager
+def neighbours(busy: int) -> Iterator[None]:
+    """So many other processes of the same priority that compute without a pause."""
+    with ExitStack() as stack:
+        for _ in range(busy):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-I", "-S", "-c", SPIN]))
+            stack.callback(process.kill)
+        yield
 
 
 def _told(config: TrainConfig) -> str:

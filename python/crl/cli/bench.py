@@ -130,6 +130,7 @@ def buffer(
     help="Speed, shares of an update, memory and the time to the first; may be repeated. [all]",
 )
 @click.option("--peers/--no-peers", default=True, show_default=True, help="JAX, where installed.")
+@click.option("--busy", type=click.IntRange(min=0), default=0, help="Processes that each spin on a core meanwhile. [0]")
 @click.option("--quick", is_flag=True, help="Fewer rounds, and only depths 4 and 16: a minute.")
 @_outputs
 def learner(
@@ -140,6 +141,7 @@ def learner(
     precisions: tuple[str, ...],
     parts: tuple[str, ...],
     peers: bool,
+    busy: int,
     quick: bool,
     **files: str | None,
 ) -> None:
@@ -163,7 +165,7 @@ def learner(
             widths or (256,), batch_sizes or (256,), devices or ("auto",), precisions or ("float32",)
         )
     ]
-    found = suite.run(parts or suite.PARTS, groups, with_peers=peers, quick=quick, say=_say)
+    found = suite.run(parts or suite.PARTS, groups, with_peers=peers, quick=quick, say=_say, busy=busy)
     _report(found, files, "crl bench learner", "update", "depth")
 
 

@@ -14,17 +14,7 @@ from crl import losses
 from crl.bootstrap import NCE_WEIGHTS, c_learning_loss, importance_weights, num_next_goals
 
 FOUR_ROOMS = (".....", "..#..", ".###.", "..#..", ".....")
-LARGE_FOUR_ROOMS = (
-    "....#....",
-    "....#....",
-    ".........",
-    "....#....",
-    "##.####.#",
-    "....#....",
-    "....#....",
-    ".........",
-    "....#....",
-)
+LARGER_FOUR_ROOMS = ("...#...", ".......", "...#...", "#.###.#", "...#...", ".......", "...#...")
 
 
 @dataclass

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import crl
 from crl.config import (
     AUTO,
+    COLLECTING,
     SETTINGS,
     TrainConfig,
     check_depth,
@@ -254,8 +255,28 @@ def test_resolving_leaves_only_the_run_directory_open_and_changes_nothing_twice(
     for device in ("cpu", "cuda"):
         for name in ("default", "paper", "jaxgcrl", "quick"):
             once = resolved(device, preset=name)
-            assert [name for name in SETTINGS if getattr(once, name) is AUTO] == ["run_dir"]
+            assert [name for name in SETTINGS if getattr(once, name) is AUTO] == ["total_updates", "run_dir"]
             assert resolve(once, device=device, num_cores=7).config == once
+
+
+def test_with_a_data_set_only_updates_are_scheduled() -> None:
+    for device in ("cpu", "cuda"):
+        for name in ("default", *PRESETS):
+            once = resolved(device, preset=name, env="point_maze", dataset="walks.safetensors")
+            assert [name for name in SETTINGS if getattr(once, name) is AUTO] == [
+                *(name for name in SETTINGS if name in COLLECTING),
+                "run_dir",
+            ]
+            assert once.total == once.total_updates
+            assert once.eval_interval == once.total_updates / 10  # not the preset's, which is in env steps
+            assert resolve(once, device=device, num_cores=7).config == once
+    assert resolved(env="point_maze", dataset="walks").width == 64  # the recipe's, of which all but the schedule holds
+    short = resolved(dataset="walks.safetensors", total_updates=50)
+    assert short.updates_per_collect == 50  # or the run would be longer
+    settings = TrainConfig(dataset="walks.safetensors", num_eval_episodes=3)
+    sources = resolve(settings, device="cpu", num_cores=2).sources
+    assert {sources[name] for name in COLLECTING} == {"not of this run"}
+    assert sources["total_updates"] == "sizes for cpu"
 
 
 def test_images_get_a_buffer_that_fits_into_memory() -> None:
@@ -309,6 +330,10 @@ def test_possible_depths() -> None:
         ({"objective": "nce_c_learning", "energy": "dot", "gamma": 1.0}, "gamma must be below 1"),
         ({"objective": "c_learning", "energy": "dot", "logsumexp_penalty": 0.1}, "which compares no pairs"),
         ({"env": "point_u_maze_image", "goal_filter": 0.1}, "goal_filter must be 0 where goals are images"),
+        ({"dataset": "walks", "num_envs": 8}, "with a data set nothing is collected: leave num_envs out"),
+        ({"dataset": "walks", "asynchronous": True, "command": "replay"}, "leave command, async out"),
+        ({"dataset": "walks", "total_env_steps": 10, "prefill": "policy"}, "leave total_env_steps, prefill out"),
+        ({"total_updates": 10}, "total_updates is the length of a run from a data set"),
         ({"num_envs": 8, "unroll_length": 1, "total_env_steps": 8, "learning_starts": 0}, "comes after 24"),
     ],
 )

@@ -179,7 +179,8 @@ def test_an_evaluation_is_in_other_mazes_than_training(tiny):
     settings = tiny(env="point_random_maze")
     resolved = run.resolve(settings).config
     with trainer.Trainer(resolved, run.create(resolved), Quiet(), Quiet().stop, None) as made:
-        train_mazes, eval_mazes = ({maze.rows for maze in env.task.mazes} for env in (made.env, made.eval_env))
+        worlds = (made.collector.env, made.eval_env)
+        train_mazes, eval_mazes = ({maze.rows for maze in env.task.mazes} for env in worlds)
     assert not train_mazes & eval_mazes
 
 

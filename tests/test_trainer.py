@@ -217,7 +217,7 @@ def test_async_divides_the_threads_until_the_round_is_collected(tiny: Tiny) -> N
                 seen["prefill"].append(torch.get_num_threads())
                 return super().collect()
             seen["collecting"].append(torch.get_num_threads())
-            assert self.env.num_threads == 2
+            assert self.collector.env.num_threads == 2
             begun.wait(20)
             return super().collect()
 

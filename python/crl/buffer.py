@@ -258,6 +258,18 @@ class TrajectoryBuffer:
             plan = self._plans.segments(gamma, goal, columns, length, partial, goal_from)
         return Loader(plan, batch_size, device, prefetch, num_batches)
 
+    def skip(self, num_batches: int) -> None:
+        """Passes over so many batches: what is drawn next is what came after as many calls of `sample`.
+
+        So a buffer that is filled anew with the same rows goes on where the former one was.
+        """
+        self._core.reserve(integer("num_batches", num_batches, 0))
+
+    @property
+    def batches_drawn(self) -> int:
+        """Batches that were drawn or skipped: where the sampler is."""
+        return self._core.next_batch
+
     # --- what is in it ---------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:

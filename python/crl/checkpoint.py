@@ -25,13 +25,13 @@ _NAME = re.compile(r"step_(\d+)|\.step_(\d+)\.replaced")
 
 
 def save(
-    run: Path, env_steps: int, files: Mapping[str, Callable[[Path], object]], *, keep: int, ranks: Ranks = ALONE
+    run: Path, step: int, files: Mapping[str, Callable[[Path], object]], *, keep: int, ranks: Ranks = ALONE
 ) -> Path:
-    """Write checkpoint `run/checkpoints/step_{env_steps}` and delete all but the newest `keep` of the run.
+    """Write checkpoint `run/checkpoints/step_{step}` and delete all but the newest `keep` of the run.
 
     Args:
         run: the run directory.
-        env_steps: names the checkpoint; one of the same name is replaced.
+        step: names the checkpoint: env steps, or updates where none are made. One of the same name is replaced.
         files: for each file name, a function that writes it to the path it is given, or raises OSError. Every rank
             gives its own, under names that no other has, and `run` must be one directory for all.
         keep: how many checkpoints stay.
@@ -41,8 +41,8 @@ def save(
         CheckpointError: when something cannot be written; earlier checkpoints are as they were.
     """
     parent = run / "checkpoints"
-    target, partial = parent / f"step_{env_steps}", parent / f".step_{env_steps}.partial"
-    replaced = parent / f".step_{env_steps}.replaced"
+    target, partial = parent / f"step_{step}", parent / f".step_{step}.partial"
+    replaced = parent / f".step_{step}.replaced"
 
     def begin() -> None:
         for left_by_a_kill in parent.glob(".step_*.partial"):
@@ -116,6 +116,20 @@ def latest(run: Path) -> Path:
         way_out = f"delete {found[-1]} to go on from {found[-2].name}" if len(found) > 1 else "there is no older one"
         raise CheckpointError(f"{error} ({way_out})") from None
     return found[-1]
+
+
+def at(run: Path, step: int) -> Path:
+    """The run's checkpoint of that name, verified.
+
+    Raises:
+        CheckpointError: it is not there (naming those that are), or does not match its manifest.
+    """
+    found = {path.name: path for path in complete(run)}
+    if f"step_{step}" not in found:
+        there = f"it has {', '.join(found)}" if found else "it has none"
+        raise CheckpointError(f"{run} has no complete checkpoint step_{step}: {there}.")
+    verify(found[f"step_{step}"])
+    return found[f"step_{step}"]
 
 
 def verify(directory: Path) -> None:

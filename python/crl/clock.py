@@ -27,17 +27,24 @@ class Clock:
     def _cost(self, name: str, unknown: float = 0.0) -> float:
         return self._seconds[name] / self._units[name] if self._units[name] else unknown
 
-    def time_left(self, env_steps: int, pending_updates: int) -> float | None:
-        """Seconds to the end of the run at the measured cost of each phase; None before an update was measured."""
+    def time_left(self, position: int, pending_updates: int) -> float | None:
+        """Seconds to the end of the run at the measured cost of each phase; None before an update was measured.
+
+        Args:
+            position: env steps so far; with a data set, updates.
+            pending_updates: of the present round.
+        """
         config = self._config
         if not self._units["learn"]:
             return None
-        steps = max(0, config.total_env_steps - env_steps)
-        rounds = math.ceil(steps / (config.unroll_length * config.num_envs))
-        evaluations = math.ceil(steps / config.eval_interval)
+        left = max(0, config.total - position)
+        evaluations = math.ceil(left / config.eval_interval)
+        if config.dataset:
+            return self._cost("learn") * left + evaluations * (self._cost("evaluate") + self._cost("save"))
+        rounds = math.ceil(left / (config.unroll_length * config.num_envs))
         # Until one was measured, an evaluation is taken to cost what collecting as many steps does.
         evaluation = self._cost("collect") * config.num_eval_episodes * self._episode_length
-        collect, learn = self._cost("collect") * steps, self._cost("learn") * rounds * config.updates_per_collect
+        collect, learn = self._cost("collect") * left, self._cost("learn") * rounds * config.updates_per_collect
         return (
             (max(collect, learn) if config.asynchronous else collect + learn)
             + self._cost("learn") * pending_updates

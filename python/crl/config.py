@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from crl.errors import ConfigError, MissingExtraError, nearest
-from crl.presets import DEFAULTS, IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes, preset
+from crl.presets import DATASET_SIZES, DEFAULTS, IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes, preset
 
 AUTO: Any = None
 """Marks a setting that the preset, the environment's recipe or the device decides."""
@@ -31,6 +31,12 @@ OF_BLOCKS = ("residual", "hyperspherical")
 
 ROWS_TO_LEARN = 3
 """Any so many rows of one world in a row hold a state with a successor: two may be an end and a beginning."""
+
+COLLECTING = (
+    *("total_env_steps", "num_envs", "unroll_length", "learning_starts", "prefill", "buffer_capacity", "command"),
+)
+"""Settings of how experience is made. A run from a data set makes none and leaves them AUTO, as others leave
+total_updates."""
 
 
 def _setting(
@@ -64,6 +70,11 @@ class TrainConfig:
     )
     env_options: str = _setting(
         "", "Task", "Further options of env and eval_env: `size=6,loops=0.2`, `fidelity=gymnasium`, ... [defaults]"
+    )
+    dataset: str = _setting(
+        "",
+        "Task",
+        "Learn from a data set alone: a file of `crl collect`, minari:ID or ogbench:NAME. [none: from the worlds]",
     )
     preset: str = _setting("default", "Task", "Settings of a publication, or `quick`.", choices=("default", *PRESETS))
 
@@ -169,7 +180,9 @@ class TrainConfig:
     total_env_steps: int = _setting(AUTO, "Schedule", "Environment steps of the whole run.", at_least=1)
     num_envs: int = _setting(AUTO, "Schedule", "Worlds simulated in parallel.", at_least=1)
     unroll_length: int = _setting(AUTO, "Schedule", "Steps per world in one collecting round.", at_least=1)
-    updates_per_collect: int = _setting(AUTO, "Schedule", "Updates after each collecting round.", at_least=1)
+    updates_per_collect: int = _setting(
+        AUTO, "Schedule", "Updates after each collecting round; with a data set, of a row of metrics.csv.", at_least=1
+    )
     learning_starts: int = _setting(
         AUTO, "Schedule", "Environment steps collected before the first update.", at_least=0
     )
@@ -182,12 +195,18 @@ class TrainConfig:
     buffer_capacity: int = _setting(
         AUTO, "Schedule", "Rows kept in the replay buffer, all worlds together.", at_least=2
     )
+    total_updates: int = _setting(
+        AUTO, "Schedule", "Updates of the whole run, where it learns from a data set and so makes no steps.", at_least=1
+    )
     asynchronous: bool = _setting(
         False, "Schedule", "Collect the next round while learning from the last ones; the ratio is held."
     )
 
     eval_interval: int = _setting(
-        AUTO, "Evaluation", "Environment steps between evaluations; each also writes a checkpoint.", at_least=1
+        AUTO,
+        "Evaluation",
+        "Environment steps (with a data set, updates) between evaluations; each also writes a checkpoint.",
+        at_least=1,
     )
     num_eval_episodes: int = _setting(
         AUTO, "Evaluation", "Episodes per evaluation, each in a world of its own.", at_least=1
@@ -235,6 +254,11 @@ class TrainConfig:
     def eval_env_kwargs(self) -> dict[str, Any]:
         """Those of `eval_env`, both names resolved; the layout only where it is `env`, or its far goals."""
         return self.env_kwargs if self.layout_is_evaluated else parsed_options(self.env_options)
+
+    @property
+    def total(self) -> int:
+        """The length of the run: env steps, or with a data set updates."""
+        return self.total_updates if self.dataset else self.total_env_steps
 
     @property
     def layout_is_evaluated(self) -> bool:
@@ -387,6 +411,8 @@ class Resolved:
 def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     """Fill every AUTO setting of `config` for `device` ("cpu", "cuda" or "cuda:N"), as the module's docstring says.
 
+    What has no meaning stays AUTO: with a data set `COLLECTING`, without one total_updates.
+
     Raises:
         ConfigError: on an unknown environment, an impossible depth, or sizes that contradict each other.
     """
@@ -395,10 +421,13 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
 
     values = {name: getattr(config, name) for name in SETTINGS}
     sources = {name: "default" if values[name] == setting.default else "set" for name, setting in SETTINGS.items()}
+    offline = bool(config.dataset)
+    meaningless = COLLECTING if offline else ("total_updates",)
+    sources |= {name: "not of this run" for name in meaningless if values[name] is AUTO}
 
     def fill(settings: Mapping[str, Any], source: str) -> None:
         for name, value in settings.items():
-            if values[name] is AUTO:
+            if values[name] is AUTO and name not in meaningless:
                 values[name], sources[name] = value, source
 
     try:
@@ -412,22 +441,30 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
         raise ConfigError(str(error)) from None
     values["device"] = device
     if config.preset != "default":
-        for name, (value, source) in preset(config.preset).items():
-            fill({name: value}, source)
+        chosen = preset(config.preset)
+        # Rounds and intervals are of the schedule that they come with: of env steps, or of updates alone.
+        other = () if ("total_updates" in chosen) == offline else ("updates_per_collect", "eval_interval")
+        for name, (value, source) in chosen.items():
+            fill({} if name in other else {name: value}, source)
+    kind = "cpu" if device == "cpu" else "cuda"
+    if offline:
+        fill(DATASET_SIZES[kind], f"sizes for {kind}")
     fill(RECIPES.get(values["env"], {}), f"recipe {values['env']}")
     if envs.is_adapted(spec.name):
         fill(adapted_recipe(spec.episode_length), "recipe adapted")
     if spec.image:
         fill(IMAGE_SIZES, "sizes for images")
-    kind = "cpu" if device == "cpu" else "cuda"
     for sizes in device_sizes(kind, values):
         fill(sizes, f"sizes for {kind}")
-    short_prefill = values["total_env_steps"] // 5
+    short_prefill = (values["total_env_steps"] or 0) // 5
     if sources["learning_starts"].startswith(("recipe", "sizes")) and values["learning_starts"] > short_prefill:
         values["learning_starts"], sources["learning_starts"] = short_prefill, "a fifth of total_env_steps"
     fill(DEFAULTS, "default")
     penalties = {"cpc": 0.01, "binary_nce": 0.0, "c_learning": 0.0, "nce_c_learning": 0.0}
     fill({"logsumexp_penalty": penalties.get(values["objective"], 0.1)}, "objective")
+    if offline and sources["updates_per_collect"].startswith("sizes"):
+        rounds = ("updates_per_collect", "eval_interval", "total_updates")
+        values["updates_per_collect"] = min(values[name] for name in rounds)
     fill({"actor_depth": values["depth"], "critic_depth": values["depth"]}, "depth")
     fill({"num_threads": num_cores}, "cores")
     resolved = TrainConfig(**values)
@@ -450,8 +487,33 @@ def _check_together(config: TrainConfig) -> None:
     if config.bc_form == "mixture" and config.bc_coefficient > 1:
         raise ConfigError(f"bc_coefficient must be at most 1 with bc_form mixture, got {config.bc_coefficient}.")
     _check_bootstraps(config)
+    _check_schedule(config)
     if config.goal_filter and envs.spec(config.env, **config.env_kwargs).image:
         raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
+    train = envs.spec(config.env, **config.env_kwargs)
+    evaluation = envs.spec(config.eval_env, **config.eval_env_kwargs)
+    for name in ("observation_dim", "goal_dim", "action_dim"):
+        if getattr(train, name) != getattr(evaluation, name):
+            raise ConfigError(
+                f"eval_env {config.eval_env} has {name} {getattr(evaluation, name)}, "
+                f"but env {config.env} has {getattr(train, name)}: choose layouts of one robot."
+            )
+
+
+def _check_schedule(config: TrainConfig) -> None:
+    if config.dataset:
+        given = [name for name in COLLECTING if getattr(config, name) is not AUTO]
+        given += ["async"] * config.asynchronous
+        if given:
+            raise ConfigError(
+                f"with a data set nothing is collected: leave {', '.join(given)} out. total_updates says how long the "
+                "run is."
+            )
+        return
+    if config.total_updates is not AUTO:
+        raise ConfigError(
+            "total_updates is the length of a run from a data set: give one (--dataset), or total_env_steps instead."
+        )
     if config.buffer_capacity < ROWS_TO_LEARN * config.num_envs:
         raise ConfigError(
             f"buffer_capacity must hold at least {ROWS_TO_LEARN} rows for each of the {config.num_envs} worlds "
@@ -464,14 +526,6 @@ def _check_together(config: TrainConfig) -> None:
             f"total_env_steps ({config.total_env_steps}) end before the first update, which comes after {first_update} "
             f"(learning_starts, and at least {ROWS_TO_LEARN} in each world): raise it, or lower learning_starts."
         )
-    train = envs.spec(config.env, **config.env_kwargs)
-    evaluation = envs.spec(config.eval_env, **config.eval_env_kwargs)
-    for name in ("observation_dim", "goal_dim", "action_dim"):
-        if getattr(train, name) != getattr(evaluation, name):
-            raise ConfigError(
-                f"eval_env {config.eval_env} has {name} {getattr(evaluation, name)}, "
-                f"but env {config.env} has {getattr(train, name)}: choose layouts of one robot."
-            )
 
 
 def _check_bootstraps(config: TrainConfig) -> None:

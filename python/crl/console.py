@@ -28,7 +28,7 @@ class Reporter:
         self._live: Live | None = None
         self._row: dict[str, float] = {}
         self._success = ""
-        self._total = 0
+        self._total, self._unit = 0, "steps"
         self._last_line = 0.0
 
     @contextlib.contextmanager
@@ -38,10 +38,11 @@ class Reporter:
         self.console.print(f"run directory: {run_dir}")
         if saved is not None:
             self.console.print(f"going on from: {saved}")
-        self._total = resolved.config.total_env_steps
+        self._total, self._unit = resolved.config.total, "updates" if resolved.config.dataset else "steps"
         self._last_line = time.monotonic()
         if self.console.is_terminal:
-            self._live = Live(Text("collecting"), console=self.console, refresh_per_second=4, transient=True)
+            first = Text("learning" if resolved.config.dataset else "collecting")
+            self._live = Live(first, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         try:
             yield
@@ -74,7 +75,7 @@ class Reporter:
         if evaluation.success_rate_far is not None:
             self._success += f", of far goals {evaluation.success_rate_far:.2f}"
         self.console.print(
-            f"eval at {progress.env_steps:,} steps: {self._success}, at end {evaluation.success_at_end:.2f}, "
+            f"eval at {progress.position:,} {self._unit}: {self._success}, at end {evaluation.success_at_end:.2f}, "
             f"time at goal {evaluation.time_at_goal:.1f}, final distance {evaluation.final_distance:.3f} "
             f"({evaluation.num_episodes} episodes)"
         )
@@ -88,7 +89,8 @@ class Reporter:
         self.console.print(self._line(env_steps, updates, time_left))
 
     def _line(self, env_steps: int, updates: int, time_left: float | None) -> str:
-        parts = [f"{env_steps:,}/{self._total:,} steps", f"{updates:,} updates"]
+        made = [f"{env_steps:,}/{self._total:,} steps", f"{updates:,} updates"]
+        parts = made if self._unit == "steps" else [f"{updates:,}/{self._total:,} updates"]
         parts += [self._success] if self._success else []
         if "train/critic_loss" in self._row:
             parts += [
@@ -96,11 +98,10 @@ class Reporter:
                 f"accuracy {self._row['train/categorical_accuracy']:.2f}",
                 f"actor {self._row['train/actor_loss']:.2f}",
             ]
+        if "speed/env_steps_per_second" in self._row:
+            parts += [f"{self._row['speed/env_steps_per_second']:,.0f} steps/s"]
         if self._row:
-            parts += [
-                f"{self._row['speed/env_steps_per_second']:,.0f} steps/s",
-                f"{self._row['speed/updates_per_second']:.1f} updates/s",
-            ]
+            parts += [f"{self._row['speed/updates_per_second']:.1f} updates/s"]
         parts += [f"{duration(time_left)} left"] if time_left is not None else []
         return " | ".join(parts)
 

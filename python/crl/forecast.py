@@ -33,7 +33,7 @@ class Forecast:
 
     update: float
     act: float
-    """One action in each of the worlds."""
+    """One action in each of the worlds; with a data set, in those of the evaluation."""
     step: float
     """One step of all worlds."""
     worlds: int
@@ -41,7 +41,7 @@ class Forecast:
     depths: tuple[int, ...]
     """At which networks were measured. Where none is the run's own, update and act are extrapolated."""
     collect: float
-    """One round of env steps."""
+    """One round of env steps; 0 with a data set."""
     round: float
     """Collecting and learning, one beside the other with `--async`."""
     evaluation: float
@@ -75,14 +75,20 @@ def _forecast(
     config: TrainConfig, update: float, act: float, depths: tuple[int, ...], step: float, worlds: int
 ) -> Forecast:
     """The run as `Trainer.run` goes through it: rounds, the first of which only prefill, and evaluations."""
-    round_steps = config.num_envs * config.unroll_length
-    rounds = -(-config.total_env_steps // round_steps)
-    prefill = -(-max(config.learning_starts, ROWS_TO_LEARN * config.num_envs) // round_steps) - 1
-    collect, learn = config.unroll_length * (step + act), config.updates_per_collect * update
-    both = max(collect, learn) if config.asynchronous else collect + learn
     episode = envs.spec(config.eval_env, **config.eval_env_kwargs).episode_length
-    evaluation = episode * config.num_eval_episodes * (step + act) / config.num_envs
-    evaluations = -(-config.total_env_steps // config.eval_interval)
+    evaluation = episode * config.num_eval_episodes * (step + act) / _num_worlds(config)
+    evaluations = -(-config.total // config.eval_interval)
+    learn = config.updates_per_collect * update
+    if config.dataset:
+        collect, both = 0.0, learn
+        working = -(-config.total_updates // config.updates_per_collect) * learn
+    else:
+        collect = config.unroll_length * (step + act)
+        both = max(collect, learn) if config.asynchronous else collect + learn
+        round_steps = config.num_envs * config.unroll_length
+        rounds = -(-config.total_env_steps // round_steps)
+        prefill = -(-max(config.learning_starts, ROWS_TO_LEARN * config.num_envs) // round_steps) - 1
+        working = prefill * collect + (rounds - prefill) * both
     return Forecast(
         update=update,
         act=act,
@@ -92,10 +98,15 @@ def _forecast(
         collect=collect,
         round=both,
         evaluation=evaluation,
-        total=prefill * collect + (rounds - prefill) * both + evaluations * evaluation,
+        total=working + evaluations * evaluation,
         updates_per_second=1 / update,
-        env_steps_per_second=config.num_envs / (step + act),
+        env_steps_per_second=_num_worlds(config) / (step + act),
     )
+
+
+def _num_worlds(config: TrainConfig) -> int:
+    """Those that collect; with a data set, those of an evaluation, as there are no others."""
+    return config.num_eval_episodes if config.dataset else config.num_envs
 
 
 def _learner(config: TrainConfig) -> tuple[float, float, tuple[int, ...]]:
@@ -140,23 +151,23 @@ def _time_learner(config: TrainConfig) -> tuple[float, float]:
 
     o, a, g = spec.observation_dim, spec.action_dim, spec.goal_dim
     batch = Batch(given(o), given(a), given(g), offset=torch.ones(config.batch_size))
-    observation, goal = rows(config.num_envs, o), rows(config.num_envs, g)
+    observation, goal = rows(_num_worlds(config), o), rows(_num_worlds(config), g)
     update = _seconds(lambda: agent.update(batch), config.device)
     return update, _seconds(lambda: agent.act(observation, goal).cpu(), config.device)
 
 
 def _worlds(config: TrainConfig) -> tuple[float, int]:
     """Seconds of a step of all worlds, uniform actions taken, and bytes that all worlds of the run take."""
-    before = resident_memory()
-    env = envs.make(config.env, config.num_envs, seed=config.seed, num_threads=config.num_threads, **config.env_kwargs)
+    before, count = resident_memory(), _num_worlds(config)
+    env = envs.make(config.env, count, seed=config.seed, num_threads=config.num_threads, **config.env_kwargs)
     with closing(env):
         env.reset(seed=config.seed)
         dim = envs.spec(config.env, **config.env_kwargs).action_dim
-        uniform = np.random.default_rng(0).uniform(-1, 1, (64, config.num_envs, dim)).astype(np.float32)
+        uniform = np.random.default_rng(0).uniform(-1, 1, (64, count, dim)).astype(np.float32)
         actions = itertools.cycle(uniform)
         step = _seconds(lambda: env.step(next(actions)), "cpu", most=10**6)
         taken = max(0, resident_memory() - before)
-    return step, taken * (config.num_envs + config.num_eval_episodes) // config.num_envs
+    return step, taken if config.dataset else taken * (count + config.num_eval_episodes) // count
 
 
 def _seconds(call: Callable[[], object], device: str, most: int = 200) -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 METRICS: Mapping[str, str] = {
-    "env_steps": "environment steps so far, all worlds together",
+    "env_steps": "environment steps so far, all worlds together; 0 in a run from a data set",
     "updates": "updates so far",
     "wall_time": "seconds of training so far, pauses between resumed parts excluded",
     "train/critic_loss": "contrastive loss plus logsumexp penalty; mean over the round, as all of train/",
@@ -124,12 +124,13 @@ class MetricsWriter:
         self._events = _event_writer(directory, resume_at)
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Write one row; `env_steps` must be in it. Raises ValueError on a name that METRICS does not explain."""
+        """Write a row; it has `env_steps` and `updates`. Raises ValueError on a name that METRICS does not explain."""
         self._csv.writerow(row)
         self._file.flush()
         for name, value in row.items():
             if self._events is not None and name != "env_steps":
-                self._events.add_scalar(name, value, int(row["env_steps"]))
+                # A run from a data set makes no env steps.
+                self._events.add_scalar(name, value, int(row["env_steps"] or row["updates"]))
 
     def close(self) -> None:
         """Flush and close all files."""
@@ -182,5 +183,5 @@ def _event_writer(directory: Path, resume_at: tuple[int, int] | None) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    purge = None if resume_at is None else resume_at[0] + 1
+    purge = None if resume_at is None else (resume_at[0] or resume_at[1]) + 1
     return SummaryWriter(str(directory), purge_step=purge)

@@ -178,6 +178,14 @@ _DEVICE = {
         "num_eval_episodes": 128,
     },
 }
+DATASET_SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # On a GPU as OGBench learns from its data sets: a million updates, an evaluation every tenth of them.
+        "cpu": {"total_updates": 20_000, "eval_interval": 2_000, "updates_per_collect": 200},
+        "cuda": {"total_updates": 1_000_000, "eval_interval": 100_000, "updates_per_collect": 1_000},
+    }
+)
+"""How long a run from a data set is, by kind of device."""
 _PREFILL_STEPS_PER_WORLD = {"cpu": 200, "cuda": 1000}
 _ROWS_PER_WORLD = 10_000
 
@@ -185,7 +193,7 @@ _ROWS_PER_WORLD = 10_000
 def device_sizes(kind: str, values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Sizes for device `kind` ("cpu" or "cuda"): fixed ones, then those that follow from the `values` filled so far."""
     yield {**_ANY_DEVICE, **_DEVICE[kind]}
-    worlds = values["num_envs"]
+    worlds = values["num_envs"] or 1  # none where a data set is learnt from, which has no use for these
     yield {
         "buffer_capacity": _ROWS_PER_WORLD * worlds,
         "learning_starts": _PREFILL_STEPS_PER_WORLD[kind] * worlds,

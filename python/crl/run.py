@@ -21,8 +21,10 @@ from crl.evaluation import Evaluation, evaluate, world_seed
 from crl.policy import Policy
 from crl.ranks import ALONE, Ranks
 
-RESUMABLE = ("total_env_steps", "eval_interval", "device", "num_threads", "keep_checkpoints")
-"""Settings that may change when a run goes on."""
+RESUMABLE = (
+    *("total_env_steps", "total_updates", "eval_interval", "device", "num_threads", "keep_checkpoints", "dataset"),
+)
+"""Settings that may change when a run goes on; of a data set the place, not the rows."""
 EVALUABLE = ("eval_env", "layout", "env_options", "num_eval_episodes", "num_action_candidates", "device", "num_threads")
 """Settings that may change when a run is evaluated."""
 DIVIDED = ("num_envs", "batch_size", "num_eval_episodes")
@@ -47,7 +49,7 @@ def resolve(settings: TrainConfig, ranks: Ranks = ALONE) -> Resolved:
     ranks.together(lambda: ranks.device(device))
     num_cores = max(1, len(os.sched_getaffinity(0)) // ranks.neighbours)
     resolved = config.resolve(settings, device=device, num_cores=num_cores)
-    sizes = {name: getattr(resolved.config, name) for name in DIVIDED}
+    sizes = _divided(resolved.config)
     if uneven := [f"{name} is {size}" for name, size in sizes.items() if size % ranks.size]:
         raise ConfigError(
             f"{', '.join(uneven)}: expected multiples of {ranks.size}, the number of processes, each of which has an "
@@ -60,14 +62,17 @@ def part(settings: TrainConfig, ranks: Ranks) -> TrainConfig:
     """Of resolved `settings`, what this rank has: its worlds, its rows, its device. As many rows a world as ever."""
     if ranks.size == 1:
         return settings
-    own = {name: getattr(settings, name) // ranks.size for name in DIVIDED}
-    return dataclasses.replace(
-        settings,
-        **own,
-        buffer_capacity=settings.buffer_capacity // settings.num_envs * own["num_envs"],
-        total_env_steps=max(1, settings.total_env_steps // ranks.size),
-        device=ranks.device(settings.device),
-    )
+    own: dict[str, Any] = {name: size // ranks.size for name, size in _divided(settings).items()}
+    if not settings.dataset:
+        own["buffer_capacity"] = settings.buffer_capacity // settings.num_envs * own["num_envs"]
+        own["total_env_steps"] = max(1, settings.total_env_steps // ranks.size)
+    return dataclasses.replace(settings, **own, device=ranks.device(settings.device))
+
+
+def _divided(settings: TrainConfig) -> dict[str, int]:
+    """The sizes of the whole run that its processes share; one from a data set has no worlds to collect in."""
+    sizes = {name: getattr(settings, name) for name in DIVIDED}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def create(settings: TrainConfig) -> Path:
@@ -198,15 +203,20 @@ def evaluate_run(run_dir: str | Path, *, seed: int = 0, deterministic: bool = Tr
         env.close()
 
 
-def load_policy(run_dir: str | Path, **changes: Any) -> tuple[Policy, TrainConfig, Path]:
-    """The policy in the newest checkpoint of a run, the run's settings with `changes`, and that checkpoint.
+def load_policy(run_dir: str | Path, step: int | None = None, **changes: Any) -> tuple[Policy, TrainConfig, Path]:
+    """The policy in a checkpoint of a run, the run's settings with `changes`, and that checkpoint.
+
+    Args:
+        run_dir: the run's directory.
+        step: of the checkpoint `step_N`; None: the newest.
+        changes: other values for the settings in EVALUABLE.
 
     Raises:
         ConfigError: on a change to a setting that is not in EVALUABLE, an environment with other dimensions, or a
             layout for one that is not the run's.
         CheckpointError: when the run or its checkpoint cannot be read.
     """
-    saved = checkpoint.latest(Path(run_dir))
+    saved = checkpoint.latest(Path(run_dir)) if step is None else checkpoint.at(Path(run_dir), step)
     settings = resolve(reopen(Path(run_dir), {"device": "auto", **changes}, EVALUABLE)).config
     if "layout" in changes and not settings.layout_is_evaluated:
         raise ConfigError(f"layout is of {settings.env} and its far goals; it says nothing about {settings.eval_env}.")

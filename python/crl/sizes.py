@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crl import envs
+from crl import datasets, envs
 from crl.config import LAYERS_PER_BLOCK, OF_BLOCKS, TrainConfig
 from crl.envs import EnvSpec
 from crl.errors import ConfigError
@@ -214,6 +214,9 @@ def of(config: TrainConfig) -> Sizes:
         "collector's weights": (weights - FLOAT) * config.asynchronous,
     }
     host = {"buffer": stored}
+    if config.dataset:
+        (passing if config.device == "cpu" else host)["data set, as it is read"] = saved_rows
+        saved_rows = 0
     if config.device != "cpu":
         batch = rows * (2 * o + FLOAT * a if image else FLOAT * given)
         lasting["batches"] = host["batches"] = BATCHES_AHEAD * batch
@@ -231,9 +234,12 @@ def of(config: TrainConfig) -> Sizes:
 
 def _buffer(config: TrainConfig, spec: EnvSpec) -> tuple[int, int]:
     """Bytes that the rows of this run fill of its buffer, and the rows."""
-    worlds = config.num_envs
-    steps = math.ceil(config.total_env_steps / (worlds * config.unroll_length)) * config.unroll_length
-    rows = max(2, min(config.buffer_capacity // worlds, steps))
+    if config.dataset:
+        worlds, rows = 1, max(2, datasets.find(config.dataset).num_rows)
+    else:
+        worlds = config.num_envs
+        steps = math.ceil(config.total_env_steps / (worlds * config.unroll_length)) * config.unroll_length
+        rows = max(2, min(config.buffer_capacity // worlds, steps))
     two, three = _small_buffers(spec, worlds)
     return two + (rows - 2) * (three - two), worlds * rows
 
@@ -306,6 +312,8 @@ def _largest(
 
 
 def _less_buffer(config: TrainConfig, share: float) -> _Change:
+    if config.dataset:
+        return {}
     most = min(config.buffer_capacity, config.total_env_steps + config.num_envs * config.unroll_length)
     return {"buffer_capacity": max(3 * config.num_envs, _round(most * share))}
 

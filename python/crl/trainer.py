@@ -1,4 +1,7 @@
-"""The training loop: collect, learn, evaluate, save. Where a run has several ranks, each runs this loop, in step."""
+"""The training loop: collect, learn, evaluate, save. Where a run has several ranks, each runs this loop, in step.
+
+A run from a data set is the same loop, but that a round collects nothing, and that it counts updates and not env steps.
+"""
 
 import contextlib
 import dataclasses
@@ -20,13 +23,15 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crl import checkpoint, envs, losses, relabelling, run, sizes
+from crl import checkpoint, datasets, envs, losses, relabelling, run, sizes
 from crl.agent import Agent
+from crl.buffer import TrajectoryBuffer
 from crl.clock import Clock
 from crl.collector import Collector, UniformPolicy
 from crl.commands import Commands, farthest
 from crl.config import ROWS_TO_LEARN, TrainConfig
 from crl.console import Reporter
+from crl.datasets import Dataset
 from crl.errors import CheckpointError, ConfigError, RankError
 from crl.evaluation import Evaluation, Stopped, evaluate, world_seed
 from crl.metrics import MetricsWriter, RunningMean
@@ -46,8 +51,13 @@ class Progress:
     pending_updates: int = 0
     """Updates of the current round still to make."""
     evaluated_at: int = 0
-    """Env steps at the last evaluation."""
+    """`position` at the last evaluation."""
     wall_time: float = 0.0
+
+    @property
+    def position(self) -> int:
+        """How far along its schedule: env steps, or updates where a data set makes steps needless."""
+        return self.env_steps or self.updates
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class TrainResult:
     evaluation: Evaluation | None
     """The last evaluation of this session, if it made one."""
     interrupted: bool
-    """Whether it was stopped before total_env_steps; `resume` goes on."""
+    """Whether it was stopped before its end; `resume` goes on."""
 
 
 def train(
@@ -86,7 +96,8 @@ def train(
         TrainResult, also when stopped early.
 
     Raises:
-        ConfigError: on settings that cannot be or cannot fit into the memory, or a run directory that is not empty.
+        ConfigError: on settings that cannot be or cannot fit into the memory, a data set that cannot be learnt from, or
+            a run directory that is not empty.
         CheckpointError: when a checkpoint cannot be read or written.
         RankError: another rank failed; it says which, and why.
     """
@@ -101,10 +112,12 @@ def train(
             run.check_ranks(saved, ranks)
             resolved = run.resolve(run.reopen(run_dir, changes), ranks)
             _check_fits(resolved.config, ranks)
+            dataset = _dataset(resolved.config, ranks)
             ranks.leads(lambda: run.remember(run_dir, resolved.config))
         elif settings is not None:
             resolved = run.resolve(dataclasses.replace(settings, **changes), ranks)
             _check_fits(resolved.config, ranks)
+            dataset = _dataset(resolved.config, ranks)
             run_dir = Path(ranks.leads(lambda: str(run.create(resolved.config))))
         # Rank 0 speaks for all.
         reporter = reporter or Reporter(Console(file=io.StringIO(), quiet=True) if ranks.rank else None)
@@ -112,7 +125,7 @@ def train(
             with (
                 reporter.show(resolved, run_dir, saved),
                 _threads(resolved.config.num_threads),
-                Trainer(resolved.config, run_dir, reporter, stop, saved, ranks) as trainer,
+                Trainer(resolved.config, run_dir, reporter, stop, saved, ranks, dataset) as trainer,
             ):
                 trainer.run()
                 return trainer.result()
@@ -132,6 +145,7 @@ class Trainer:
         stop: threading.Event,
         saved: Path | None,
         ranks: Ranks = ALONE,
+        dataset: Dataset | None = None,
     ) -> None:
         self.config, self.run_dir, self.reporter, self.stop, self.ranks = config, run_dir, reporter, stop, ranks
         self.own, self.seed = run.part(config, ranks), ranks.seed(config.seed)
@@ -145,13 +159,6 @@ class Trainer:
         if self.background:
             self.background.submit(_use_threads, self.collecting_threads).result()
             torch.set_num_threads(config.num_threads)
-        self.env = envs.make(
-            config.env,
-            own.num_envs,
-            seed=self.seed,
-            num_threads=self.collecting_threads,
-            **config.env_kwargs,
-        )
         self.eval_env = envs.make(
             config.eval_env,
             own.num_eval_episodes,
@@ -159,16 +166,10 @@ class Trainer:
             num_threads=config.num_threads,
             **config.eval_env_kwargs,
         )
-        self.buffer = (
-            run.load_buffer(saved, ranks)
-            if saved
-            else run.new_buffer(spec, own.num_envs, own.buffer_capacity, self.seed)
-        )
         # Beside the learner the collector acts with weights of its own, taken over between rounds.
         self.weights = self.agent.policy() if config.asynchronous else None
-        single = np.array(ranks.leads(lambda: self._hard_goal().tolist())) if config.command == "single" else None
-        commands = Commands(config.command, self.buffer, single=single, seed=self.seed)
-        self.collector = Collector(self.env, self.weights or self.agent, self.buffer, seed=self.seed, commands=commands)
+        self.dataset, self.collector = dataset, None if dataset else self._collector(spec, saved)
+        self.buffer: TrajectoryBuffer = dataset.buffer if dataset else self.collector.buffer  # type: ignore[union-attr]
         self.progress, self.means = Progress(), RunningMean()
         self.evaluation: Evaluation | None = None
         self.clock = Clock(config, spec.episode_length)
@@ -214,28 +215,33 @@ class Trainer:
     @property
     def ready(self) -> bool:
         """Whether there is enough in the buffer to learn from: the prefill, and rows that have a successor."""
-        return self.progress.env_steps >= max(self.config.learning_starts, ROWS_TO_LEARN * self.config.num_envs)
+        config = self.config
+        return bool(config.dataset) or self.progress.env_steps >= max(
+            config.learning_starts, ROWS_TO_LEARN * config.num_envs
+        )
 
     @property
     def time_left(self) -> float | None:
         """Seconds to the end of the run, as measured so far; None before the first round of updates."""
-        return self.clock.time_left(self.progress.env_steps, self.progress.pending_updates)
+        return self.clock.time_left(self.progress.position, self.progress.pending_updates)
 
     @property
     def evaluation_due(self) -> bool:
         """Whether an evaluation interval, or the run, is complete and not yet evaluated."""
-        steps, evaluated_at, interval = self.progress.env_steps, self.progress.evaluated_at, self.config.eval_interval
-        complete = steps >= self.config.total_env_steps or steps // interval > evaluated_at // interval
-        return complete and steps > evaluated_at and not self.progress.pending_updates
+        position, evaluated_at, interval = self.progress.position, self.progress.evaluated_at, self.config.eval_interval
+        complete = position >= self.config.total or position // interval > evaluated_at // interval
+        return complete and position > evaluated_at and not self.progress.pending_updates
 
     @property
     def done(self) -> bool:
         """Whether all steps and updates were made, and the result evaluated."""
-        return self.progress.evaluated_at >= self.config.total_env_steps
+        return self.progress.evaluated_at >= self.config.total
 
     def collect(self) -> int:
-        """One round of env steps; returns their number, of all ranks."""
+        """One round of env steps; returns their number, of all ranks. None with a data set."""
         config = self.config
+        if self.collector is None:
+            return 0
         if config.prefill == "uniform" and not self.ready:
             self.collector.policy = UniformPolicy(self.agent.spec.action_dim, [self.seed, self.progress.env_steps])
         else:
@@ -281,9 +287,10 @@ class Trainer:
             "updates": now.updates,
             "wall_time": now.wall_time,
             **self.means.compute(),
-            "speed/env_steps_per_second": (now.env_steps - last.env_steps) / seconds,
             "speed/updates_per_second": (now.updates - last.updates) / seconds,
         }
+        if self.collector:
+            row["speed/env_steps_per_second"] = (now.env_steps - last.env_steps) / seconds
         self._last_row = dataclasses.replace(now)
         if self.metrics:
             self.metrics.write(row)
@@ -297,7 +304,7 @@ class Trainer:
         """
         config, progress = self.config, self.progress
         self._check_weights()
-        seed = int(np.random.SeedSequence([config.seed, progress.env_steps]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([config.seed, progress.position]).generate_state(1)[0])
         policy = self.agent.evaluation_policy(torch.Generator(self.own.device).manual_seed(seed))
         seed = self.ranks.seed(seed)
         try:
@@ -305,7 +312,7 @@ class Trainer:
                 self.evaluation = evaluate(policy, self.eval_env, seed=seed, stop=self.stop, ranks=self.ranks)
         except Stopped:
             return
-        progress.evaluated_at = progress.env_steps
+        progress.evaluated_at = progress.position
         counts = {"env_steps": progress.env_steps, "updates": progress.updates, "wall_time": progress.wall_time}
         if self.metrics:
             self.metrics.write({**counts, **self.evaluation.metrics()})
@@ -319,22 +326,37 @@ class Trainer:
             "means": self.means.state_dict(),
             "ranks": ranks.size,
         }
-        files: dict[str, Callable[[Path], object]] = {
-            ranks.part("collector.safetensors"): _writer(safetensors.numpy.save_file, self.collector.state_dict),
-            ranks.part("buffer.crlb"): self.buffer.save,
-        }
+        files: dict[str, Callable[[Path], object]] = {}
+        if self.collector:
+            files[ranks.part("collector.safetensors")] = _writer(safetensors.numpy.save_file, self.collector.state_dict)
+            files[ranks.part("buffer.crlb")] = self.buffer.save
+        if self.dataset:
+            state["dataset"] = self.dataset.state_dict()
         if ranks.rank == 0:  # the same on all ranks
             files["agent.safetensors"] = _writer(safetensors.torch.save_file, self.agent.state_dict)
             files["state.json"] = lambda path: path.write_text(json.dumps(state, indent=1), encoding="utf-8")
         with self.clock.phase("save", 1):
-            checkpoint.save(
-                self.run_dir, self.progress.env_steps, files, keep=self.config.keep_checkpoints, ranks=ranks
-            )
+            checkpoint.save(self.run_dir, self.progress.position, files, keep=self.config.keep_checkpoints, ranks=ranks)
 
     def result(self) -> TrainResult:
         """The outcome so far."""
         progress = self.progress
         return TrainResult(self.run_dir, progress.env_steps, progress.updates, self.evaluation, not self.done)
+
+    def _collector(self, spec: envs.EnvSpec, saved: Path | None) -> Collector:
+        """What makes experience: worlds, the goals commanded there, and the buffer that is filled."""
+        config, own, ranks = self.config, self.own, self.ranks
+        env = envs.make(
+            config.env, own.num_envs, seed=self.seed, num_threads=self.collecting_threads, **config.env_kwargs
+        )
+        buffer = (
+            run.load_buffer(saved, ranks)
+            if saved
+            else run.new_buffer(spec, own.num_envs, own.buffer_capacity, self.seed)
+        )
+        single = np.array(ranks.leads(lambda: self._hard_goal().tolist())) if config.command == "single" else None
+        commands = Commands(config.command, buffer, single=single, seed=self.seed)
+        return Collector(env, self.weights or self.agent, buffer, seed=self.seed, commands=commands)
 
     def _hard_goal(self) -> NDArray[Any]:
         """The one to be commanded for the whole run: of those in evaluation, one episode each, the farthest."""
@@ -342,9 +364,10 @@ class Trainer:
 
     def _load(self, saved: Path) -> None:
         try:
-            collector = saved / self.ranks.part("collector.safetensors")
-            self.collector.load_state_dict(safetensors.numpy.load_file(collector))
-            if not self.collector.resumable:
+            if self.collector:
+                collector = saved / self.ranks.part("collector.safetensors")
+                self.collector.load_state_dict(safetensors.numpy.load_file(collector))
+            if self.collector and not self.collector.resumable:
                 self.reporter.warn(
                     f"the worlds of {self.config.env} have no state that can be saved: new episodes start here, and "
                     "the run is another than an uninterrupted one, though no worse. All else goes on as it was."
@@ -352,6 +375,8 @@ class Trainer:
             state = checkpoint.read_json(saved / "state.json")
             self.progress = Progress(**state["progress"])
             self.means.load_state_dict(state["means"], self.own.device)
+            if self.dataset:
+                self.dataset.load_state_dict(state["dataset"])
         except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"{saved} cannot be loaded: {error}") from None
 
@@ -398,7 +423,8 @@ class Trainer:
             self.background.shutdown()
         if self.metrics:
             self.metrics.close()
-        self.env.close()
+        if self.collector:
+            self.collector.env.close()
         self.eval_env.close()
 
 
@@ -408,6 +434,16 @@ def _check_fits(config: TrainConfig, ranks: Ranks) -> None:
     except ConfigError as error:
         of_each = f"each of {ranks.size} processes, with as small a part of the settings: " if ranks.size > 1 else ""
         raise ConfigError(f"{of_each}{error}") from None
+
+
+def _dataset(config: TrainConfig, ranks: Ranks) -> Dataset | None:
+    """What a run from a data set learns from: all of it on each rank, which draw other rows."""
+    if not config.dataset:
+        return None
+    spec = envs.spec(config.env, **config.env_kwargs)
+    read: list[Dataset] = []
+    ranks.together(lambda: read.append(datasets.read(config, spec, ranks.seed(config.seed))))
+    return read[0]
 
 
 def _writer(save_file: Callable[[Any, Path], None], state: Callable[[], Any]) -> Callable[[Path], None]:

@@ -12,6 +12,7 @@ from crl.errors import CheckpointError, ConfigError, MissingExtraError, RankErro
 VERBS = {
     "train": "Train an agent, or go on with a run.",
     "plan": "What a run would take: memory, operations, hours.",
+    "collect": "Write a data set: what a policy saw and did.",
     "eval": "Evaluate a run's policy.",
     "envs": "List the environments, or describe one.",
     "render": "Show a policy: video, contact sheet, paths.",

@@ -94,14 +94,19 @@ def _measured(config: TrainConfig, measured: "Forecast") -> Iterator[Line]:
     depths = " and ".join(map(str, measured.depths))
     how = "" if deepest in measured.depths else f"extrapolated from depths {depths}"
     yield "updates a second", f"{measured.updates_per_second:.3g}", how
-    yield "env steps a second", f"{measured.env_steps_per_second:,.0f}", f"while collecting, {config.num_envs} worlds"
+    worlds = config.num_eval_episodes if config.dataset else config.num_envs
+    doing = "evaluating" if config.dataset else "collecting"
+    yield "env steps a second", f"{measured.env_steps_per_second:,.0f}", f"while {doing}, {worlds} worlds"
     yield "the worlds", readable(measured.worlds), "of RAM, besides"
     updates = config.updates_per_collect
-    learning = f"{config.num_envs * config.unroll_length:,} env steps {_seconds(measured.collect)}"
-    learning += f"{' beside' if config.asynchronous else ','} {updates:,} updates {_seconds(updates * measured.update)}"
+    learning = f"{updates:,} updates {_seconds(updates * measured.update)}"
+    if not config.dataset:
+        collecting = f"{config.num_envs * config.unroll_length:,} env steps {_seconds(measured.collect)}"
+        learning = f"{collecting}{' beside' if config.asynchronous else ','} {learning}"
     yield "a round", _seconds(measured.round), learning
     yield "an evaluation", _seconds(measured.evaluation), f"{config.num_eval_episodes} episodes"
-    yield "the whole run", duration(measured.total), f"{config.total_env_steps:,} env steps, without checkpoints"
+    length = f"{config.total_updates:,} updates" if config.dataset else f"{config.total_env_steps:,} env steps"
+    yield "the whole run", duration(measured.total), f"{length}, without checkpoints"
 
 
 def _table(lines: Iterator[Line]) -> Table:

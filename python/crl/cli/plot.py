@@ -49,12 +49,12 @@ class Run:
     metavar="NAME",
     help=f"A column of metrics.csv, a panel each; may be repeated. [{', '.join(DEFAULT_METRICS)}]",
 )
-@click.option("--x", type=click.Choice(list(X_AXES)), default="env_steps", show_default=True, help="Horizontal axis.")
+@click.option("--x", type=click.Choice(list(X_AXES)), help="Horizontal axis. [env_steps; from a data set, updates]")
 @click.option("--group", is_flag=True, help="Runs that differ in nothing but the seed: their mean, in a min-max band.")
 @click.option("--output", default="curves.png", show_default=True, metavar="FILE", help="Picture: png, pdf or svg.")
 @click.option("--csv", "table", metavar="FILE", help="Table of the points. [the picture's name, with .csv]")
 def command(
-    runs: tuple[str, ...], metrics: tuple[str, ...], x: str, group: bool, output: str, table: str | None
+    runs: tuple[str, ...], metrics: tuple[str, ...], x: str | None, group: bool, output: str, table: str | None
 ) -> None:
     """Plot the curves of the runs in directories RUN, each named by the settings in which they differ.
 
@@ -74,6 +74,7 @@ def command(
     missing = [metric for metric in wanted if metric not in measured]
     if missing and (metrics or not measured):
         raise CheckpointError(f"none of the runs has measured {', '.join(missing)} yet.")
+    x = x or ("updates" if any(run.settings["dataset"] for run in loaded) else "env_steps")
     draw(grouped(loaded) if group else apart(loaded), measured, x, picture)
     written = write_table(loaded, measured, Path(table) if table else picture.with_suffix(".csv"))
     click.echo(f"{picture} and {written}: {', '.join(measured)} of {len(loaded)} runs")

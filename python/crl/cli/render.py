@@ -71,7 +71,7 @@ def command(
     options: dict[str, Any] = {"layout": layout} if layout else {}
     if run is not None:
         changes = {"eval_env": env, "layout": layout, "env_options": env_options}
-        given = {name: value for name, value in changes.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
         policy, settings, saved = load_policy(run, device=device, **given)
         env, options = settings.eval_env, settings.eval_env_kwargs
     else:

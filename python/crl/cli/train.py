@@ -170,10 +170,12 @@ def command(config_file: str | None, resume: str | None, dry_run: bool, **option
     if result.interrupted:
         if leads():
             way_on = f"crl train --resume {result.run_dir}"
-            click.echo(f"stopped at {result.env_steps:,} steps; go on with: {way_on}", err=True)
+            made = f"{result.env_steps:,} steps" if result.env_steps else f"{result.updates:,} updates"
+            click.echo(f"stopped at {made}; go on with: {way_on}", err=True)
         sys.exit(130)
     if leads():
-        click.echo(f"done: {result.env_steps:,} steps, {result.updates:,} updates in {Path(result.run_dir)}")
+        steps = f"{result.env_steps:,} steps, " if result.env_steps else ""
+        click.echo(f"done: {steps}{result.updates:,} updates in {Path(result.run_dir)}")
 
 
 # The groups in the order of the settings, then Run's file options.

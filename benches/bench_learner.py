@@ -41,6 +41,8 @@ class Config:
     network: str = "residual"
     residual_scale: str = "1"
     recompute: bool = False
+    compile: bool = False
+    graphs: bool = True
     block_metrics: bool = False
     algorithm: str = "crl"
     num_critics: int = 1

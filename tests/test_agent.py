@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from crl import losses
 from crl.agent import Agent
+from crl.graphs import WARM_UP
 from crl.lanes import both
 from crl.networks import NETWORKS
 
@@ -38,6 +39,8 @@ class Config:
     network: str = "residual"
     residual_scale: str = "1"
     recompute: bool = False
+    compile: bool = False
+    graphs: bool = True
     block_metrics: bool = False
     algorithm: str = "crl"
     num_critics: int = 1
@@ -329,7 +332,9 @@ def test_update_and_act_never_wait_for_the_device(precision: str, use_threads: C
 def test_cuda_update_and_act_never_wait(precision: str) -> None:
     agent = make_agent("cuda", precision=precision, num_action_candidates=4)
     batches = [make_batch(step, 64, "cuda") for step in range(3)]
-    agent.update(batches[0])
+    for _ in range(WARM_UP + 1):  # to capture waits
+        agent.update(batches[0])
+        agent.act(batches[0].observation, batches[0].goal)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:

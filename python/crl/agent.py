@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from crl import algorithms
 from crl.adam import Adam
 from crl.algorithms import Rows
+from crl.graphs import Captured
 from crl.layers import by_layer_of
 from crl.networks import ResidualMLP
 from crl.policy import Array, Config, Networks, Numerics, Policy, Spec, check_same_rows
@@ -68,6 +69,14 @@ class Agent:
         self._seen_images = False
         self._weights_lock = threading.Lock()
         self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator, ranks=ranks)
+        # Collectives stay plain calls: what goes wrong on another rank is an error of one of them.
+        self._captured = Captured(
+            "updates",
+            self.device,
+            wanted=config.graphs and ranks.size == 1,
+            generators=[self._update_generator],
+            lock=self._weights_lock,
+        )
 
         self._watched: list[tuple[str, ResidualMLP]] = []
         if config.block_metrics:
@@ -93,7 +102,7 @@ class Agent:
         return self.algorithm.columns
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of all networks on one batch; never waits for the device.
+        """One step of all networks on one batch; never waits for the device, but where it is captured.
 
         All gradients are taken at the present weights, then one Adam step moves them.
 
@@ -105,6 +114,11 @@ class Agent:
             ValueError: an array of another shape, naming it.
         """
         rows = self._rows(batch)
+        return self._captured(self._learn, rows.observation, rows.action, rows.goal, *rows.further.values())
+
+    def _learn(self, observation: Tensor, action: Tensor, goal: Tensor, *further: Tensor) -> dict[str, Tensor]:
+        """All of an update that the device does. On a GPU it is captured: `crl.graphs` says what that takes."""
+        rows = Rows(observation, action, goal, dict(zip(self.columns, further, strict=True)))
         self._forget_gradients()
         metrics = self.algorithm.backward(rows)
         with torch.no_grad():

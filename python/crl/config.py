@@ -232,6 +232,14 @@ class TrainConfig:
         "Machine",
         "Compute the insides of residual blocks twice instead of keeping them: less memory, more time.",
     )
+    compile: bool = _setting(
+        False,
+        "Machine",
+        "Let torch.compile make a residual block's passes: takes a C++ compiler on a CPU, Triton on a GPU.",
+    )
+    graphs: bool = _setting(
+        True, "Machine", "On a GPU, capture updates and acting as CUDA graphs: fewer launches, more memory."
+    )
     num_threads: int = _setting(AUTO, "Machine", "CPU threads of physics and of PyTorch. [cores]", at_least=1)
 
     run_dir: str = _setting(AUTO, "Run", "Directory for the run; must be new. [runs/ENV-dDEPTH-sSEED-DATE]")
@@ -478,11 +486,11 @@ def _check_together(config: TrainConfig) -> None:
     if config.network in OF_BLOCKS:
         for name in ("depth", "actor_depth", "critic_depth"):
             check_depth(getattr(config, name), name)
-    of_residual = config.residual_scale != "1" or config.recompute or config.block_metrics
+    of_residual = config.residual_scale != "1" or config.recompute or config.compile or config.block_metrics
     if config.network != "residual" and of_residual:
         raise ConfigError(
-            f"residual_scale, recompute and block_metrics are of the residual network: leave them as they are with "
-            f"network {config.network}, or choose network residual."
+            "residual_scale, recompute, compile and block_metrics are of the residual network: leave them as they are "
+            f"with network {config.network}, or choose network residual."
         )
     if config.bc_form == "mixture" and config.bc_coefficient > 1:
         raise ConfigError(f"bc_coefficient must be at most 1 with bc_form mixture, got {config.bc_coefficient}.")

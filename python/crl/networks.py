@@ -62,6 +62,7 @@ class ResidualMLP(nn.Module):
         scaled: a block adds its output times 1/sqrt(number of blocks), so that the sum does not grow with the depth.
         recompute: backward computes the insides of blocks again instead of keeping them: a fifth of the activations'
             memory for a third more work.
+        compile: blocks that learn are compiled by `torch.compile`: one of them, at the first pass.
     Raises:
         ValueError: a size below 1, or a depth that is no multiple of 4.
     """
@@ -76,11 +77,12 @@ class ResidualMLP(nn.Module):
         generator: torch.Generator | None = None,
         scaled: bool = False,
         recompute: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(in_dim=in_dim, out_dim=out_dim, width=width)
         check_depth(depth)
-        self.settings = Settings(math.sqrt(LAYERS_PER_BLOCK / depth) if scaled else 1.0, recompute)
+        self.settings = Settings(math.sqrt(LAYERS_PER_BLOCK / depth) if scaled else 1.0, recompute, compile=compile)
         self.watched: list[Tensor] | None = None
         """Set to a list: filled by each forward pass that may need a gradient; see `block_metrics`."""
         self.input = Layer(in_dim, width, generator)
@@ -259,7 +261,7 @@ def build_network(
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}.{nearest(network, NETWORKS)}")
 
     if network != "residual" and any(options.values()):
-        raise ValueError(f"residual_scale and recompute are of network residual alone, got network {network!r}")
+        raise ValueError(f"residual_scale, recompute and compile are of network residual alone, got {network!r}")
 
     def build(entries: int) -> nn.Module:
         chosen = {name: True for name, given in options.items() if given}

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from crl.graphs import Captured
 from crl.networks import Actor, build_network, squash
 from crl.ranks import ALONE, Ranks
 
@@ -51,6 +52,10 @@ class Config(Protocol):
     def residual_scale(self) -> str: ...
     @property
     def recompute(self) -> bool: ...
+    @property
+    def compile(self) -> bool: ...
+    @property
+    def graphs(self) -> bool: ...
     @property
     def block_metrics(self) -> bool: ...
     @property
@@ -97,7 +102,11 @@ class Networks(nn.Module):
         o, g, a = spec.observation_dim, spec.goal_dim, spec.action_dim
         self._image = getattr(spec, "image", None)
         self._network, self._width, self._depth = config.network, config.width, config.critic_depth
-        self._options: dict[str, Any] = {"scaled": config.residual_scale == "depth", "recompute": config.recompute}
+        self._options: dict[str, Any] = {
+            "scaled": config.residual_scale == "depth",
+            "recompute": config.recompute,
+            "compile": config.compile,
+        }
         self.actor = Actor(
             *(o, g, a, config.width, config.actor_depth, config.network),
             image=self._image,
@@ -187,6 +196,9 @@ class Policy:
         self._generator = generator
         self._refresh = refresh
         self._ranks = ranks
+        self._captured_mode, self._captured_sample = (
+            Captured("acting", numerics.device, wanted=config.graphs, generators=[generator]) for _ in range(2)
+        )
 
     @torch.no_grad()
     def act(self, observation: Array, goal: Array, deterministic: bool = False) -> Tensor:
@@ -203,10 +215,18 @@ class Policy:
         g = self._numerics.rows("goal", goal, self._spec.goal_dim)
         check_same_rows(observation=o, goal=g)
         o, g = self._networks.before_backdrop(o), self._networks.before_backdrop(g)
+        if deterministic and self._num_candidates == 1:
+            return self._captured_mode(self._mode, o, g)
+        return self._captured_sample(self._sample, o, g)
+
+    def _mode(self, o: Tensor, g: Tensor) -> Tensor:
+        with self._numerics.network_precision():
+            mean, _ = self._networks.actor(o, g)
+        return torch.tanh(mean)
+
+    def _sample(self, o: Tensor, g: Tensor) -> Tensor:
         with self._numerics.network_precision():
             mean, log_std = self._networks.actor(o, g)
-        if deterministic and self._num_candidates == 1:
-            return torch.tanh(mean)
         k, n = self._num_candidates, len(o)
         # The noise of all ranks, so that their generators stay the same.
         noise = torch.randn((self._ranks.size * n, k, mean.shape[-1]), generator=self._generator, device=mean.device)

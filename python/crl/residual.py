@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from crl import lanes
+from crl.compiled import compiled
 from crl.config import LAYERS_PER_BLOCK
 
 Moments = tuple[Tensor, ...]
@@ -59,6 +60,8 @@ class Settings(NamedTuple):
     """Keep only what blocks begin with, and compute their insides again in the backward pass."""
     kernels: bool = True
     """On a GPU use the kernels of `crl.fused` where they serve."""
+    compile: bool = False
+    """Where gradients are wanted, leave blocks to `torch.compile` instead of to what is written out here or there."""
 
 
 DEFAULTS = Settings()
@@ -78,9 +81,10 @@ def network(
     x: Tensor, weights: Weights, memory: "Memory", settings: Settings = DEFAULTS, watched: list[Tensor] | None = None
 ) -> Tensor:
     """The network, in whichever way is best for where it is and what is asked: (..., in) -> (..., out)."""
-    if x.is_cuda and (fused := _fused()) and (plan := fused.plan(x, weights, settings)):
+    compiling = settings.compile and torch.is_grad_enabled()
+    if x.is_cuda and not compiling and (fused := _fused()) and (plan := fused.plan(x, weights, settings)):
         return fused.network(x, weights, memory, settings, watched, plan)  # type: ignore[no-any-return]
-    if x.ndim != 2 or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+    if compiling or x.ndim != 2 or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
         return plain(x, weights, settings, watched)
     return Residual.apply(x, memory, settings, watched, *weights)  # type: ignore[no-any-return]
 
@@ -95,19 +99,20 @@ def _fused() -> ModuleType | None:
 def plain(x: Tensor, weights: Weights, settings: Settings = DEFAULTS, watched: list[Tensor] | None = None) -> Tensor:
     """The network in PyTorch's own operations: (..., in) -> (..., out).
 
-    For what needs no gradients, and for autocast, which knows these operations.
+    For what needs no gradients, for autocast, which knows these operations, and for `torch.compile`.
     """
-    w = weights
+    w, learning = weights, torch.is_grad_enabled()
+    one = compiled(_plain_block) if settings.compile and learning else _plain_block
     x = _plain_layer(x, w.input_weight, w.input_bias, w.input_norm_weight, w.input_norm_bias)
     stacks = (w.weight.unbind(), w.bias.unbind(), w.norm_weight.unbind(), w.norm_bias.unbind())
     layers = list(zip(*stacks, strict=True))
     stream = [x.detach()]
     for first in range(0, len(layers), LAYERS_PER_BLOCK):
         block = layers[first : first + LAYERS_PER_BLOCK]
-        if settings.recompute and torch.is_grad_enabled():
-            x = checkpoint(_plain_block, x, settings.scale, block, use_reentrant=False, preserve_rng_state=False)
+        if settings.recompute and learning:
+            x = checkpoint(one, x, settings.scale, block, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = _plain_block(x, settings.scale, block)
+            x = one(x, settings.scale, block)
         if watched is not None:
             stream.append(x.detach())
     if watched is not None:

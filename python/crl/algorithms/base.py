@@ -86,6 +86,9 @@ class Algorithm(abc.ABC):
     def backward(self, rows: Rows) -> dict[str, Tensor]:
         """Add the gradients of all losses at the present weights.
 
+        On a GPU the operations of an early call are those of all later ones (`crl.graphs`): they may depend on tensors
+        and settings, and not on numbers that the host counts.
+
         Returns:
             metrics, 0-d on the device: means over this rank's rows.
         """

@@ -2,6 +2,7 @@
 and what an update takes in memory and until the first one is made.
 """
 
+import dataclasses
 import gc
 import importlib
 import multiprocessing
@@ -227,9 +228,10 @@ def phases(config: TrainConfig, chosen: Sequence[str], quick: bool, say: Say) ->
 
     The borders within an update are seen from outside: the end of its first backward pass, the actor's, and the
     beginning of the optimizer's step. Psi of the goals, which both losses use, is made first and counts as the actor's;
-    the metrics count as the critic's. Where an update is not made so, its phases are left out.
+    the metrics count as the critic's. Where an update is not made so, its phases are left out. A captured update has no
+    borders to be seen: here it is made by plain calls.
     """
-    agent = Problem(config).agent
+    agent = Problem(dataclasses.replace(config, graphs=False)).agent
     buffer = History(WORKLOADS["ant"], 10_000 if quick else 100_000).buffer
     batch = buffer.sample(config.batch_size)
     marks: list[float] = []

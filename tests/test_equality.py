@@ -146,6 +146,8 @@ def test_graphed(depth: int, device: str, precision: str, monkeypatch: pytest.Mo
             check({**found, **gradients(networks)}, exact(depth, rows), precision)
 
 
+# PyTorch's compiler looks at the gradients of whatever it is given.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("depth", [4, 64, 256])

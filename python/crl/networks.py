@@ -261,7 +261,7 @@ def build_network(
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}.{nearest(network, NETWORKS)}")
 
     if network != "residual" and any(options.values()):
-        raise ValueError(f"residual_scale, recompute and compile are of network residual alone, got {network!r}")
+        raise ValueError(f"residual_scale, recompute, compile: of network residual alone, got network {network!r}")
 
     def build(entries: int) -> nn.Module:
         chosen = {name: True for name, given in options.items() if given}

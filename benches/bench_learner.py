@@ -52,6 +52,8 @@ class Config:
     objective: str = "forward_infonce"
     logsumexp_penalty: float = 0.1
     gamma: float = 0.99
+    commanded_share: float = 0.0
+    exploration_noise: float = 0.1
     learning_rate: float = 3e-4
     actor_goals: str = "future"
     bc_coefficient: float = 0.0

@@ -28,6 +28,9 @@ class Spec:
     goal_dim: int = 2
     action_dim: int = 3
 
+    def reached(self, achieved_goal: Any, desired_goal: Any) -> Any:
+        return (achieved_goal - desired_goal).norm(dim=1) < 0.5
+
 
 @dataclass(frozen=True)
 class Config:
@@ -50,6 +53,8 @@ class Config:
     objective: str = "forward_infonce"
     logsumexp_penalty: float = 0.1
     gamma: float = 0.99
+    commanded_share: float = 0.0
+    exploration_noise: float = 0.1
     learning_rate: float = 3e-4
     actor_goals: str = "future"
     bc_coefficient: float = 0.0

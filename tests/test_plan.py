@@ -39,6 +39,11 @@ CASES: dict[str, dict[str, Any]] = {
     "OGBench's": {"network": "mlp_gelu_norm", "depth": 3},
     "on the hypersphere": {"network": "hyperspherical", "depth": 8},
     "dot": {"depth": 4, "energy": "dot", "batch_size": 128},
+    "sac": {"depth": 8, "algorithm": "sac"},
+    "sac, no HER": {"algorithm": "sac", "commanded_share": 1.0, "num_critics": 1},
+    "td3": {"depth": 8, "algorithm": "td3", "commanded_share": 0.0},
+    "gcbc": {"depth": 8, "algorithm": "gcbc"},
+    "forward model": {"depth": 8, "algorithm": "forward_model"},
     "images": {"depth": 4, **IMAGES},
     "plain, images": {"network": "mlp", "depth": 2, **IMAGES},
 }
@@ -52,7 +57,11 @@ def resolved(**settings: Any) -> TrainConfig:
 def learner(config: TrainConfig) -> tuple[Agent, Batch[torch.Tensor]]:
     spec, rows = envs.spec(config.env, **config.env_kwargs), config.batch_size
     dims = (spec.observation_dim, spec.action_dim, spec.goal_dim)
-    return Agent(spec, config), Batch(*(torch.rand(rows, dim) for dim in dims), torch.ones(rows))
+    agent, further = Agent(spec, config), {"next_observation": spec.observation_dim, "next_terminal": 1}
+    columns = {name: torch.rand(rows, further.get(name, spec.goal_dim)) for name in agent.columns}
+    if "next_terminal" in columns:
+        columns["next_terminal"] = columns["next_terminal"][:, 0]
+    return agent, Batch(*(torch.rand(rows, dim) for dim in dims), torch.ones(rows), columns)
 
 
 # --- what is counted --------------------------------------------------------------------------------------------------
@@ -63,12 +72,9 @@ def test_parameters_are_those_of_the_agent(case: str) -> None:
     config = resolved(**CASES[case])
     networks = learner(config)[0].networks
     counted = sizes.of(config)
-    for name, network in (
-        ("actor", networks.actor),
-        ("phi", networks.state_action_encoder),
-        ("psi", networks.goal_encoder),
-    ):
-        assert counted.parameters[name] == sum(p.numel() for p in network.parameters()), name
+    names = {"state_action_encoder": "phi", "goal_encoder": "psi"}
+    taken = {names.get(n, n): sum(p.numel() for p in network.parameters()) for n, network in networks.named_children()}
+    assert counted.parameters == taken
 
 
 @pytest.fixture
@@ -154,13 +160,18 @@ def test_the_buffer_is_as_large_as_it_says(settings: dict[str, Any]) -> None:
     assert sizes.of(short).host["buffer"] == run.new_buffer(envs.spec(config.env), config.num_envs, rows).nbytes
 
 
-@pytest.mark.parametrize("actor_ema", [0.0, 0.9])
-def test_a_checkpoint_is_as_large_as_its_files(tmp_path: Path, actor_ema: float) -> None:
-    config = resolved(depth=8, buffer_capacity=10_000, num_envs=10, actor_ema=actor_ema)
+@pytest.mark.parametrize("settings", [{}, {"actor_ema": 0.9}, {"algorithm": "sac"}, {"algorithm": "td3"}])
+def test_a_checkpoint_is_as_large_as_its_files(tmp_path: Path, settings: dict[str, Any]) -> None:
+    config = resolved(depth=8, buffer_capacity=10_000, num_envs=10, **settings)
     agent, _ = learner(config)
-    buffer = run.new_buffer(agent.spec, 10, config.buffer_capacity)
-    zeros = {name: np.zeros((1000, 10, dim), np.float32) for name, dim in (("observation", 29), ("action", 8))}
-    zeros["achieved_goal"] = np.zeros((1000, 10, 2), np.float32)
+    stores = agent.algorithm.stores(config)
+    buffer = run.new_buffer(agent.spec, 10, config.buffer_capacity, stores=stores)
+    dims = {"observation": 29, "action": 8, "achieved_goal": 2, "desired_goal": 2}
+    zeros: dict[str, Any] = {
+        name: np.zeros((1000, 10, dim), np.float32) for name, dim in dims.items() if name in (*list(dims)[:3], *stores)
+    }
+    if "terminal" in stores:
+        zeros["terminal"] = np.zeros((1000, 10), bool)
     buffer.add_rollout(**zeros, episode_start=np.zeros((1000, 10), bool))
     buffer.save(tmp_path / "buffer.crlb")
     files = (tmp_path / "buffer.crlb").stat().st_size + sum(x.nbytes for x in agent.state_dict().values())

@@ -64,7 +64,7 @@ class Agent:
         self._act_generator = torch.Generator(self.device).manual_seed(act_seed)
         self.algorithm = algorithms.of(config)(spec, config, self._numerics, ranks, seeds, self._update_generator)
         # Adam works element by element, so one for everything is the published three.
-        self._adam = Adam(self._named_parameters(), config.learning_rate)
+        self._adam = Adam(self._named_parameters(), config.learning_rate, self.algorithm.delayed)
         self._actor_average = [p.detach().clone() for p in self.networks.actor.parameters() if config.actor_ema]
         self._seen_images = False
         self._weights_lock = threading.Lock()
@@ -128,10 +128,11 @@ class Agent:
             self._ranks.average([*gradients, *metrics.values()])
             actor = {id(p) for p in (*self.networks.actor.parameters(), self.log_alpha)}
             critic = [p for p in self._named_parameters().values() if id(p) not in actor]
-            metrics["train/critic_grad_norm"] = _grad_norm(critic)
+            if critic:
+                metrics["train/critic_grad_norm"] = _grad_norm(critic)
             metrics["train/actor_grad_norm"] = _grad_norm(self.networks.actor.parameters())
         with self._weights_lock:
-            self._adam.step()
+            self._adam.step(self.algorithm.skip)
             self.algorithm.after_step()
             if self._actor_average:
                 present = [p.detach() for p in self.networks.actor.parameters()]

@@ -36,20 +36,34 @@ class Collector:
     terminal observations included, and one boolean per row says where trajectories start. Under SAME_STEP a step that
     ends an episode shows two, the last one in `info["final_obs"]`: it becomes a row of its own.
 
+    Beside what is shown a row may keep, as the buffer's columns, `desired_goal`, the goal that its action was for, and
+    `terminal`, whether the episode ended there of itself: a time limit is no such end.
+
     Args:
         env: a `crl.envs` VectorEnv or GoalVectorEnv of N worlds.
         policy: has `act(observation, goal) -> action tensor [N, A]`; may be replaced between calls.
         buffer: a TrajectoryBuffer of N lanes.
         seed: of the first reset.
         commands: the goals that the policy is told; default: the environment's.
+        stores: which of `desired_goal` and `terminal` the buffer has.
     """
 
-    def __init__(self, env: Any, policy: Any, buffer: Any, *, seed: int, commands: Commands | None = None) -> None:
-        self.env, self.policy, self.buffer, self._seed = env, policy, buffer, seed
+    def __init__(
+        self,
+        env: Any,
+        policy: Any,
+        buffer: Any,
+        *,
+        seed: int,
+        commands: Commands | None = None,
+        stores: Sequence[str] = (),
+    ) -> None:
+        self.env, self.policy, self.buffer, self._seed, self._stores = env, policy, buffer, seed, stores
         self._commands = commands or Commands("env", buffer)
         self._observation, _ = env.reset(seed=seed)
         self._episode_start = np.ones(env.num_envs, dtype=bool)
         self._done = np.zeros(env.num_envs, dtype=bool)
+        self._terminal = np.zeros(env.num_envs, dtype=bool)
 
     def collect(self, num_steps: int) -> int:
         """Make `num_steps` steps in every world; returns the env steps made, N * num_steps."""
@@ -57,26 +71,36 @@ class Collector:
             shown = self._observation
             goal = self._commands.goals(shown["desired_goal"], self._episode_start)
             action = self.policy.act(shown["observation"], goal).cpu().numpy()
-            self.buffer.add(**self._rows(shown, action), episode_start=self._episode_start)
+            rows = self._rows(shown, action, goal, self._terminal)
+            self.buffer.add(**rows, episode_start=self._episode_start)
             self._observation, _, terminated, truncated, info = self.env.step(action)
             ended = terminated | truncated
             if "final_obs" in info:
-                self._store_final(info["final_obs"], np.flatnonzero(ended), action)
+                self._store_final(info["final_obs"], np.flatnonzero(ended), action, goal, terminated)
                 self._episode_start, self._done = ended, np.zeros_like(ended)
+                self._terminal = np.zeros_like(ended)
             else:
-                self._episode_start, self._done = self._done, ended
+                self._episode_start, self._done, self._terminal = self._done, ended, terminated
         return num_steps * int(self.env.num_envs)
 
-    def _rows(self, shown: Mapping[str, Any], action: Any) -> dict[str, Any]:
+    def _rows(self, shown: Mapping[str, Any], action: Any, goal: Any, terminal: Any) -> dict[str, Any]:
         """What is stored of a moment. Images are their own achieved goals, and stored once."""
-        rows = {"observation": shown["observation"], "action": action}
+        further = {"desired_goal": goal, "terminal": terminal}
+        rows = {"observation": shown["observation"], "action": action, **{name: further[name] for name in self._stores}}
         return rows if self.env.env_spec.image else {**rows, "achieved_goal": shown["achieved_goal"]}
 
-    def _store_final(self, shown: NDArray[Any], worlds: NDArray[np.intp], action: NDArray[Any]) -> None:
+    def _store_final(
+        self,
+        shown: NDArray[Any],
+        worlds: NDArray[np.intp],
+        action: NDArray[Any],
+        goal: NDArray[Any],
+        terminated: NDArray[np.bool_],
+    ) -> None:
         """Store the last observations of the episodes that ended in `worlds`; no action was taken there."""
         for world in worlds:
             with self.buffer.writer(world, world + 1) as writer:
-                rows = self._rows(shown[world], action[world])
+                rows = self._rows(shown[world], action[world], goal[world], terminated[world])
                 writer.add(
                     **{name: row[None] for name, row in rows.items()},
                     episode_start=np.zeros(1, dtype=bool),
@@ -95,7 +119,8 @@ class Collector:
         shown = {f"shown.{name}": np.ascontiguousarray(array) for name, array in self._observation.items()}
         worlds = {f"env.{name}": array for name, array in self.env.state_dict().items()}
         commands = {f"command.{name}": array for name, array in self._commands.state_dict().items()}
-        return {**shown, **worlds, **commands, "episode_start": self._episode_start, "done": self._done}
+        ends = {"episode_start": self._episode_start, "done": self._done, "terminal": self._terminal}
+        return {**shown, **worlds, **commands, **ends}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `state_dict` returned. Worlds that are not `resumable` begin new episodes, unlike the former."""
@@ -104,6 +129,7 @@ class Collector:
             self._observation, _ = self.env.reset(seed=int(seed))
             self._episode_start = np.ones(self.env.num_envs, dtype=bool)
             self._done = np.zeros(self.env.num_envs, dtype=bool)
+            self._terminal = np.zeros(self.env.num_envs, dtype=bool)
             return
 
         def part(prefix: str) -> dict[str, NDArray[Any]]:
@@ -113,3 +139,4 @@ class Collector:
         self._commands.load_state_dict(part("command."))
         self._observation = part("shown.")
         self._episode_start, self._done = state["episode_start"], state["done"]
+        self._terminal = state.get("terminal", np.zeros_like(self._done))  # a checkpoint from before has none

@@ -15,10 +15,25 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from crl.errors import ConfigError, MissingExtraError, nearest
-from crl.presets import DATASET_SIZES, DEFAULTS, IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes, preset
+from crl.presets import (
+    ALGORITHM_DEFAULTS,
+    ALGORITHMS,
+    DATASET_SIZES,
+    DEFAULTS,
+    IMAGE_SIZES,
+    OF_ALGORITHMS,
+    PRESETS,
+    RECIPES,
+    adapted_recipe,
+    device_sizes,
+    preset,
+)
+
+if TYPE_CHECKING:
+    from crl.envs import EnvSpec
 
 AUTO: Any = None
 """Marks a setting that the preset, the environment's recipe or the device decides."""
@@ -99,7 +114,12 @@ class TrainConfig:
     )
     representation_dim: int = _setting(AUTO, "Networks", "Dimensions of the representations phi and psi.", at_least=1)
 
-    algorithm: str = _setting(AUTO, "Objective", "What is learnt, and from what.", choices=("crl",))
+    algorithm: str = _setting(
+        AUTO,
+        "Objective",
+        "Contrastive RL, or what it is compared to: critics of sparse rewards (SAC, TD3), cloning, a model of futures.",
+        choices=ALGORITHMS,
+    )
     energy: str = _setting(
         AUTO, "Objective", "Similarity of phi(s, a) and psi(g).", choices=("norm", "l2", "dot", "cosine")
     )
@@ -126,15 +146,20 @@ class TrainConfig:
     logsumexp_penalty: float = _setting(
         AUTO, "Objective", "Weight of the squared logsumexp. [0.1; cpc 0.01; NCE and C-learning 0]", at_least=0
     )
-    num_critics: int = _setting(AUTO, "Objective", "Critics that learn side by side.", at_least=1, at_most=2)
-    critic_value: str = _setting(AUTO, "Objective", "What the actor is told by two critics.", choices=("mean", "min"))
+    num_critics: int = _setting(
+        AUTO, "Objective", "Critics that learn side by side. [1; sac, td3: 2]", at_least=1, at_most=2
+    )
+    critic_value: str = _setting(
+        AUTO, "Objective", "What the actor is told by two critics. [mean; sac, td3: min]", choices=("mean", "min")
+    )
     gamma: float = _setting(
         AUTO, "Objective", "Discount: P(goal is k steps ahead) is proportional to gamma^k.", above=0, at_most=1
     )
     goals: str = _setting(
         AUTO,
         "Objective",
-        "How goals are drawn; `random` ignores the trajectory (an ablation that must not learn).",
+        "How goals are drawn; `random` ignores the trajectory (an ablation that must not learn). [geometric; sac, td3: "
+        "uniform, HER's `future`]",
         choices=("geometric", "uniform", "final", "next", "random"),
     )
     command: str = _setting(
@@ -143,6 +168,16 @@ class TrainConfig:
         "Goals to collect for: the environment's, a hard one for the whole run (Liu et al. 2024), achieved ones out of "
         "the buffer, or either.",
         choices=("env", "single", "replay", "mixture"),
+    )
+    commanded_share: float = _setting(
+        AUTO,
+        "Objective",
+        "sac, td3: share of a batch that keeps the goal it was collected for. [0.2, as HER has it; 1: no HER]",
+        at_least=0,
+        at_most=1,
+    )
+    exploration_noise: float = _setting(
+        0.1, "Objective", "td3: standard deviation of the noise on actions while collecting.", at_least=0
     )
     goal_filter: float = _setting(
         AUTO,
@@ -433,6 +468,12 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     meaningless = COLLECTING if offline else ("total_updates",)
     sources |= {name: "not of this run" for name in meaningless if values[name] is AUTO}
 
+    chosen = preset(config.preset) if config.preset != "default" else {}
+    algorithm = config.algorithm or chosen.get("algorithm", (DEFAULTS["algorithm"], ""))[0]
+    # What the algorithm does not read is as if nobody had set it, and then held against what was set.
+    unread = [name for name, readers in OF_ALGORITHMS.items() if algorithm not in readers]
+    values |= {name: SETTINGS[name].default for name in unread}
+
     def fill(settings: Mapping[str, Any], source: str) -> None:
         for name, value in settings.items():
             if values[name] is AUTO and name not in meaningless:
@@ -448,12 +489,10 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     values["device"] = device
-    if config.preset != "default":
-        chosen = preset(config.preset)
-        # Rounds and intervals are of the schedule that they come with: of env steps, or of updates alone.
-        other = () if ("total_updates" in chosen) == offline else ("updates_per_collect", "eval_interval")
-        for name, (value, source) in chosen.items():
-            fill({} if name in other else {name: value}, source)
+    # Rounds and intervals are of the schedule that they come with: of env steps, or of updates alone.
+    other = () if ("total_updates" in chosen) == offline else ("updates_per_collect", "eval_interval")
+    for name, (value, source) in chosen.items():
+        fill({} if name in other else {name: value}, source)
     kind = "cpu" if device == "cpu" else "cuda"
     if offline:
         fill(DATASET_SIZES[kind], f"sizes for {kind}")
@@ -467,6 +506,7 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     short_prefill = (values["total_env_steps"] or 0) // 5
     if sources["learning_starts"].startswith(("recipe", "sizes")) and values["learning_starts"] > short_prefill:
         values["learning_starts"], sources["learning_starts"] = short_prefill, "a fifth of total_env_steps"
+    fill(ALGORITHM_DEFAULTS.get(algorithm, {}), f"algorithm {algorithm}")
     fill(DEFAULTS, "default")
     penalties = {"cpc": 0.01, "binary_nce": 0.0, "c_learning": 0.0, "nce_c_learning": 0.0}
     fill({"logsumexp_penalty": penalties.get(values["objective"], 0.1)}, "objective")
@@ -475,9 +515,20 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
         values["updates_per_collect"] = min(values[name] for name in rounds)
     fill({"actor_depth": values["depth"], "critic_depth": values["depth"]}, "depth")
     fill({"num_threads": num_cores}, "cores")
+    for name in unread:
+        _check_read(algorithm, name, getattr(config, name), values[name])
     resolved = TrainConfig(**values)
     _check_together(resolved)
     return Resolved(resolved, sources)
+
+
+def _check_read(algorithm: str, name: str, value: Any, unset: Any) -> None:
+    """Refuse a `value` of a setting that the algorithm does not read, other than the one it has where it is not set."""
+    if value not in (AUTO, unset):
+        readers = ", ".join(OF_ALGORITHMS[name])
+        raise ConfigError(
+            f"{name} is not read by algorithm {algorithm}, but by {readers}: leave it out, got {value!r}."
+        )
 
 
 def _check_together(config: TrainConfig) -> None:
@@ -496,6 +547,7 @@ def _check_together(config: TrainConfig) -> None:
         raise ConfigError(f"bc_coefficient must be at most 1 with bc_form mixture, got {config.bc_coefficient}.")
     _check_bootstraps(config)
     _check_schedule(config)
+    _check_algorithm(config, envs.spec(config.env, **config.env_kwargs))
     if config.goal_filter and envs.spec(config.env, **config.env_kwargs).image:
         raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
     train = envs.spec(config.env, **config.env_kwargs)
@@ -548,6 +600,30 @@ def _check_bootstraps(config: TrainConfig) -> None:
         raise ConfigError(f"gamma must be below 1 with objective {config.objective}, got 1.")
     if config.logsumexp_penalty:
         raise ConfigError(f"logsumexp_penalty must be 0 with objective {config.objective}, which compares no pairs.")
+
+
+def _check_algorithm(config: TrainConfig, spec: "EnvSpec") -> None:
+    """Refuse an environment from which the algorithm cannot learn."""
+    if config.algorithm not in ("sac", "td3", "forward_model"):
+        return
+    remedy = f"Choose algorithm crl or gcbc, or, where there is one, the environment without images, not {config.env}."
+    if spec.image and config.algorithm == "forward_model":
+        raise ConfigError(f"algorithm forward_model predicts a goal's entries one by one, not images. {remedy}")
+    if spec.image:
+        raise ConfigError(
+            f"algorithm {config.algorithm} judges hindsight goals, and images do not say success. {remedy}"
+        )
+    if config.algorithm != "forward_model" and config.dataset:
+        raise ConfigError(
+            f"algorithm {config.algorithm} needs to know which goals were commanded and which episodes ended of "
+            "themselves, and data sets do not say: choose algorithm crl, gcbc or forward_model, or leave dataset out."
+        )
+    if config.algorithm != "forward_model" and not spec.success_threshold:
+        raise ConfigError(
+            f"algorithm {config.algorithm} judges hindsight goals, but only the environment itself knows when it is at "
+            f"one ({spec.success}): give the distance within which it is, --env-options success_threshold=..., or "
+            "choose another algorithm."
+        )
 
 
 def _all_goals(env: str) -> str:

@@ -93,11 +93,11 @@ class Reporter:
         parts = made if self._unit == "steps" else [f"{updates:,}/{self._total:,} updates"]
         parts += [self._success] if self._success else []
         if "train/critic_loss" in self._row:
-            parts += [
-                f"critic {self._row['train/critic_loss']:.3f}",
-                f"accuracy {self._row['train/categorical_accuracy']:.2f}",
-                f"actor {self._row['train/actor_loss']:.2f}",
-            ]
+            parts.append(f"critic {self._row['train/critic_loss']:.3f}")
+        if "train/categorical_accuracy" in self._row:
+            parts.append(f"accuracy {self._row['train/categorical_accuracy']:.2f}")
+        if "train/actor_loss" in self._row:
+            parts.append(f"actor {self._row['train/actor_loss']:.2f}")
         if "speed/env_steps_per_second" in self._row:
             parts += [f"{self._row['speed/env_steps_per_second']:,.0f} steps/s"]
         if self._row:

@@ -150,7 +150,10 @@ def _time_learner(config: TrainConfig) -> tuple[float, float]:
         return torch.from_numpy(rows(config.batch_size, dim)).to(config.device)
 
     o, a, g = spec.observation_dim, spec.action_dim, spec.goal_dim
-    batch = Batch(given(o), given(a), given(g), offset=torch.ones(config.batch_size))
+    dims = {"next_observation": o, "next_achieved_goal": g, "desired_goal": g}
+    further = {name: given(dims.get(name, 1)) for name in agent.columns}
+    further |= {name: torch.zeros(config.batch_size, device=config.device) for name in further if name not in dims}
+    batch = Batch(given(o), given(a), given(g), torch.ones(config.batch_size), further)
     observation, goal = rows(_num_worlds(config), o), rows(_num_worlds(config), g)
     update = _seconds(lambda: agent.update(batch), config.device)
     return update, _seconds(lambda: agent.act(observation, goal).cpu(), config.device)

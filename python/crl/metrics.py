@@ -18,11 +18,11 @@ METRICS: Mapping[str, str] = {
     "env_steps": "environment steps so far, all worlds together; 0 in a run from a data set",
     "updates": "updates so far",
     "wall_time": "seconds of training so far, pauses between resumed parts excluded",
-    "train/critic_loss": "contrastive loss plus logsumexp penalty; mean over the round, as all of train/",
+    "train/critic_loss": "the loss of critic or model, penalty included; mean over the round, as all of train/",
     "train/contrastive_loss": "the contrastive loss alone; ln(batch size) is chance for InfoNCE",
-    "train/actor_loss": "mean of alpha log pi(a|s,g) - energy(phi(s,a), psi(g))",
+    "train/actor_loss": "mean of alpha log pi(a|s,g) - value, by default energy(phi(s,a), psi(g)); td3: of - Q(s,g,a)",
     "train/alpha_loss": "loss of the temperature",
-    "train/bc_loss": "minus the log-density of the data's actions under the policy; with a bc_coefficient",
+    "train/bc_loss": "minus the log-density of the data's actions under the policy; gcbc, or with a bc_coefficient",
     "train/alpha": "entropy temperature",
     "train/entropy": "minus the mean log-probability of the sampled actions, nats",
     "train/categorical_accuracy": "share of rows whose own goal has the highest logit",
@@ -30,13 +30,21 @@ METRICS: Mapping[str, str] = {
     "train/logits_neg": "mean energy of a row and the goals of other rows",
     "train/importance_weight": "mean weight that C-learning's target gives to other goals; 1 is chance",
     "train/logsumexp": "mean over rows of the logsumexp of the logits",
+    "train/q_mean": "sac, td3: mean over critics and rows of Q(s, g, a), the discounted steps to be spent at the goal",
+    "train/reward_mean": "sac, td3: share of rows that end at the goal they are for",
     "train/critic_grad_norm": "L2 norm of the critic's gradient",
     "train/actor_grad_norm": "L2 norm of the actor's gradient",
     "train/representation_norm_state_action": "mean L2 norm of phi(s, a)",
     "train/representation_norm_goal": "mean L2 norm of psi(g)",
     **{
         f"train/{network}_{place}_{what}_norm": f"{place} residual block of {symbol}: {meaning}"
-        for network, symbol in (("actor", "the actor"), ("state_action", "phi"), ("goal", "psi"))
+        for network, symbol in (
+            ("actor", "the actor"),
+            ("state_action", "phi"),
+            ("goal", "psi"),
+            ("critics", "the last Q"),
+            ("model", "the model"),
+        )
         for what, meaning in (
             ("stream", "mean L2 norm of a row behind it"),
             ("grad", "L2 norm of its weights' gradient"),

@@ -1,4 +1,4 @@
-"""Values of settings that belong together: presets, by environment, by device."""
+"""Values of settings that belong together: presets, by environment, by device, by algorithm."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -39,6 +39,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "critic_value": "mean",
         "representation_dim": 64,
         "goals": "geometric",
+        "commanded_share": 0.0,
         "command": "env",
         "bc_coefficient": 0.0,
         "bc_form": "mixture",
@@ -198,3 +199,32 @@ def device_sizes(kind: str, values: Mapping[str, Any]) -> Iterator[Mapping[str, 
         "buffer_capacity": _ROWS_PER_WORLD * worlds,
         "learning_starts": _PREFILL_STEPS_PER_WORLD[kind] * worlds,
     }
+
+
+ALGORITHMS = ("crl", "sac", "td3", "gcbc", "forward_model")
+_BOOTSTRAPPING = ("sac", "td3")
+_STOCHASTIC = ("crl", "sac", "forward_model")
+"""Actors of high value and entropy."""
+
+OF_ALGORITHMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("representation_dim", "energy", "energy_scale", "objective", "logsumexp_penalty"), ("crl",)),
+        **dict.fromkeys(("num_critics", "critic_value"), ("crl", *_BOOTSTRAPPING)),
+        **dict.fromkeys(("bc_coefficient", "bc_form", "initial_alpha", "target_entropy_scale"), _STOCHASTIC),
+        "actor_goals": ("crl", "forward_model"),
+        "commanded_share": _BOOTSTRAPPING,
+        "exploration_noise": ("td3",),
+        "num_action_candidates": tuple(name for name in ALGORITHMS if name != "gcbc"),
+    }
+)
+"""Settings that not all algorithms read, with those that do. Setting one for another is refused."""
+
+ALGORITHM_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # SAC (Haarnoja et al. 2018) and TD3 (Fujimoto et al. 2018); of HER (Andrychowicz et al. 2017) that four of five
+        # goals are later ones of the trajectory, all alike.
+        name: {"num_critics": 2, "critic_value": "min", "goals": "uniform", "commanded_share": 0.2}
+        for name in _BOOTSTRAPPING
+    }
+)
+"""What an algorithm has in place of `DEFAULTS`."""

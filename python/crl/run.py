@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +152,22 @@ def load_agent(saved: Path, settings: TrainConfig, ranks: Ranks = ALONE) -> Agen
     return agent
 
 
-def new_buffer(spec: EnvSpec, num_envs: int, capacity: int, seed: int = 0) -> TrajectoryBuffer:
-    """An empty replay buffer for what `num_envs` worlds of `spec` show. Images are their own achieved goals."""
+def new_buffer(
+    spec: EnvSpec, num_envs: int, capacity: int, seed: int = 0, stores: Sequence[str] = ()
+) -> TrajectoryBuffer:
+    """An empty replay buffer for what `num_envs` worlds of `spec` show. Images are their own achieved goals.
+
+    Args:
+        stores: further columns, of `desired_goal` and `terminal`: see `crl.collector.Collector`.
+    """
+    further = {"desired_goal": ((spec.goal_dim,), np.float32), "terminal": ((), np.bool_)}
     return TrajectoryBuffer(
         num_envs=num_envs,
         capacity=capacity,
         observation=((spec.observation_dim,), np.uint8 if spec.image else np.float32),
         action=(spec.action_dim,),
         achieved_goal=None if spec.image else (spec.goal_dim,),
+        extras={name: further[name] for name in stores},
         seed=seed,
     )
 

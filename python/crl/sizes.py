@@ -159,7 +159,8 @@ def of(config: TrainConfig) -> Sizes:
 
     FLOPs of an update are those of its matrix products and convolutions, 2 a multiplication: actor, phi and psi forward
     and backward; phi of the sampled actions forward and backward to its input alone, as its weights learn nothing
-    there; and the product of all phi with all psi, where the energy takes one (`norm` on a CPU, `dot`, `cosine`). Left
+    there; and the product of all phi with all psi, where the energy takes one (`norm` on a CPU, `dot`, `cosine`). Other
+    algorithms have critics or a model in their place, and pass the next state forward through actor and targets. Left
     out is what is a small share of them: LayerNorm, activations, the losses and Adam.
 
     Activations are those alive when the actor's backward pass begins (its own, psi's, and phi's of the sampled actions)
@@ -172,36 +173,54 @@ def of(config: TrainConfig) -> Sizes:
     rows, width, image = config.batch_size, config.width, spec.image
     layers = functools.partial(network_layers, config.network, width=width, image=image, recompute=config.recompute)
     actor = layers(o + g, 2 * a, depth=config.actor_depth, images=2)
-    phi, psi = (config.num_critics * layers(entries, r, depth=config.critic_depth) for entries in (o + a, g))
-    count = {"actor": parameters(actor), "phi": parameters(phi), "psi": parameters(psi)}
+    critic = functools.partial(layers, depth=config.critic_depth)
+    contrastive = config.algorithm == "crl"
+    judges: dict[str, list[list[Layer]]] = {}
+    """Networks beside the actor, by name; the first kind is what its actions pass through."""
+    if contrastive:
+        judges = {name: config.num_critics * [critic(n, r)] for name, n in (("phi", o + a), ("psi", g))}
+    elif config.algorithm in ("sac", "td3"):
+        judges = {"critics": config.num_critics * [critic(o + g + a, 1)]}
+    elif config.algorithm == "forward_model":
+        judges = {"model": [critic(o + a, 2 * g)]}
+    learning = [network for networks in judges.values() for network in networks]
+    passed = next(iter(judges.values()), [])[: 1 if config.algorithm == "td3" else None]
+    followed = {"sac": learning, "td3": [actor, *learning]}.get(config.algorithm, [])
+    bootstrapping = [actor, *learning] if followed else []
+    count = {"actor": parameters(actor), **{name: sum(map(parameters, found)) for name, found in judges.items()}}
     total = sum(count.values()) + 1  # and the temperature
 
-    learning = {"weights": True, "inputs": False}
-    work = sum(flop(network, rows, **learning) for network in (actor, phi, psi))
-    work += flop(phi, rows, weights=False, inputs=True)
+    work = sum(flop(network, rows, weights=True, inputs=False) for network in (actor, *learning))
+    work += sum(flop(network, rows, weights=False, inputs=True) for network in passed)
+    work += sum(2 * rows * layer.products for network in bootstrapping for layer in network)
     if config.recompute:
-        again = (layer for network in (actor, phi, phi, psi) for layer in network[1 : -1 - LAYERS_PER_BLOCK])
+        again = (layer for network in (actor, *passed, *learning) for layer in network[1 : -1 - LAYERS_PER_BLOCK])
         work += 2 * rows * sum(layer.products for layer in again)
-    if config.energy in ("dot", "cosine") or (config.energy == "norm" and config.device == "cpu"):
+    if contrastive and (config.energy in ("dot", "cosine") or (config.energy == "norm" and config.device == "cpu")):
         work += 3 * 2 * rows * rows * r
 
     def kept(*networks: list[Layer]) -> int:
         return sum(layer.kept for network in networks for layer in network)
 
-    acting = kept(actor, psi) + sum(layer.kept_frozen for layer in phi)
-    judging = kept(phi, psi) + 4 * rows  # logits, their softmax, and the gradients of both
+    acting = kept(actor, *judges.get("psi", [])) + sum(layer.kept_frozen for network in passed for layer in network)
+    logits = 4 * rows * contrastive  # their softmax, and the gradients of both
+    judging = kept(*learning) + logits
     alive = max(acting, judging)
     if config.device == "cpu" and config.num_threads > 1:
-        alive = acting + kept(phi) + 4 * rows
+        alive = acting + judging - kept(*judges.get("psi", []))
     elif config.network == "residual" and config.precision != "bf16" and not image:
         alive = kept(actor) + judging
-    given = o + a + g
+    stores = _stores(config)
+    stored_goal = g * ("desired_goal" in stores)
+    given = o + a + g + (o + g + 1 + stored_goal) * bool(followed)
 
     weights = FLOAT * total
     averaged = FLOAT * count["actor"] * (config.actor_ema > 0)
-    state = 3 * weights + averaged
+    targets = FLOAT * sum(map(parameters, followed))
+    state = 3 * weights + averaged + targets
     stored, filled = _buffer(config, spec)
-    saved_rows = filled * (1 + (o + FLOAT * a if image else FLOAT * given))
+    row = o + FLOAT * a if image else FLOAT * (o + a + g + stored_goal)
+    saved_rows = filled * (1 + row + ("terminal" in stores))
     passing = {
         "activations of an update": FLOAT * rows * (alive + given) + (2 * total if config.precision == "bf16" else 0),
         "a checkpoint's copy": state,
@@ -211,6 +230,7 @@ def of(config: TrainConfig) -> Sizes:
         "gradients": weights,
         "Adam's moments": 2 * weights,
         "averaged actor": averaged,
+        "targets": targets,
         "collector's weights": (weights - FLOAT) * config.asynchronous,
     }
     host = {"buffer": stored}
@@ -240,16 +260,22 @@ def _buffer(config: TrainConfig, spec: EnvSpec) -> tuple[int, int]:
         worlds = config.num_envs
         steps = math.ceil(config.total_env_steps / (worlds * config.unroll_length)) * config.unroll_length
         rows = max(2, min(config.buffer_capacity // worlds, steps))
-    two, three = _small_buffers(spec, worlds)
+    two, three = _small_buffers(spec, worlds, _stores(config))
     return two + (rows - 2) * (three - two), worlds * rows
 
 
+def _stores(config: TrainConfig) -> tuple[str, ...]:
+    from crl import algorithms
+
+    return algorithms.of(config).stores(config)
+
+
 @functools.cache
-def _small_buffers(spec: EnvSpec, worlds: int) -> tuple[int, int]:
+def _small_buffers(spec: EnvSpec, worlds: int, stores: tuple[str, ...]) -> tuple[int, int]:
     """Bytes of buffers of two and of three rows a world. A further row takes as much as the third."""
     from crl.run import new_buffer
 
-    two, three = (new_buffer(spec, worlds, worlds * rows).nbytes for rows in (2, 3))
+    two, three = (new_buffer(spec, worlds, worlds * rows, stores=stores).nbytes for rows in (2, 3))
     return two, three
 
 

@@ -349,14 +349,16 @@ class Trainer:
         env = envs.make(
             config.env, own.num_envs, seed=self.seed, num_threads=self.collecting_threads, **config.env_kwargs
         )
+        stores = self.agent.algorithm.stores(own)
         buffer = (
             run.load_buffer(saved, ranks)
             if saved
-            else run.new_buffer(spec, own.num_envs, own.buffer_capacity, self.seed)
+            else run.new_buffer(spec, own.num_envs, own.buffer_capacity, self.seed, stores)
         )
         single = np.array(ranks.leads(lambda: self._hard_goal().tolist())) if config.command == "single" else None
         commands = Commands(config.command, buffer, single=single, seed=self.seed)
-        return Collector(env, self.weights or self.agent, buffer, seed=self.seed, commands=commands)
+        acting = self.weights or self.agent
+        return Collector(env, acting, buffer, seed=self.seed, commands=commands, stores=stores)
 
     def _hard_goal(self) -> NDArray[Any]:
         """The one to be commanded for the whole run: of those in evaluation, one episode each, the farthest."""

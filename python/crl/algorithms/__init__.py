@@ -3,13 +3,23 @@
 from crl.algorithms.base import Algorithm, Rows
 from crl.algorithms.c_learning import CLearning
 from crl.algorithms.contrastive import Contrastive
+from crl.algorithms.forward_model import ForwardModel
+from crl.algorithms.gcbc import GCBC
+from crl.algorithms.sac import SAC
+from crl.algorithms.td3 import TD3
 from crl.bootstrap import NCE_WEIGHTS
 from crl.losses import CONTRASTIVE_LOSSES
 from crl.policy import Config
 
-__all__ = ["Algorithm", "CLearning", "Contrastive", "Rows", "of"]
+__all__ = ["GCBC", "SAC", "TD3", "Algorithm", "CLearning", "Contrastive", "ForwardModel", "Rows", "of"]
 
-ALGORITHMS: dict[str, type[Algorithm]] = {"crl": Contrastive}
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "crl": Contrastive,
+    "sac": SAC,
+    "td3": TD3,
+    "gcbc": GCBC,
+    "forward_model": ForwardModel,
+}
 OBJECTIVES: dict[str, type[Algorithm]] = {
     **dict.fromkeys((*CONTRASTIVE_LOSSES, "cpc"), Contrastive),
     **dict.fromkeys(NCE_WEIGHTS, CLearning),

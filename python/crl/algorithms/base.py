@@ -60,6 +60,15 @@ class Algorithm(abc.ABC):
     target: nn.Module | None = None
     """A `follower` of `followed`, for losses that bootstrap; stored with the weights."""
     followed: nn.Module
+    delayed: tuple[str, ...] = ()
+    """Names of parameters that do not move in every update."""
+    skip: Tensor | None = None
+    """float32, 0-d: 1 in updates in which the `delayed` stay where they are, else 0."""
+
+    @classmethod
+    def stores(cls, config: Config) -> tuple[str, ...]:
+        """Further columns that the buffer has to keep of a row, of those of `run.new_buffer`."""
+        return ()
 
     def __init__(
         self,
@@ -98,7 +107,11 @@ class Algorithm(abc.ABC):
         for module in self._projected:
             module.project()
         if self.target is not None:
-            follow(self.target, self.followed, TARGET_RATE)
+            self.move_target(self.target)
+
+    def move_target(self, target: nn.Module) -> None:
+        """Let `target` follow."""
+        follow(target, self.followed, TARGET_RATE)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """All that learns, by name."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crl.envs import panda
-from crl.envs.spec import EnvSpec
+from crl.envs.spec import EnvSpec, of_places
 from crl.envs.task import Array, Start, Task
 
 Place = tuple[float, float]
@@ -287,6 +287,7 @@ class ArmGrasp(Arm):
             goal="left and right tip, and the distance between them; .0375 m beside the cube on either side along x "
             "and .075 m, following the cube",
             success="middle of the tips within .05 m of the cube's, and their distance within .02 m of the goal's",
+            errors=of_grasp,
             source="JaxGCRL envs/manipulation/arm_grasp.py",
         )
         super().__init__(spec, fidelity, variant)
@@ -309,16 +310,15 @@ class ArmGrasp(Arm):
     def desired_goal(self, observation: Array, goal: Array) -> Array:
         return _tips_around(observation[:, :3], goal[:, 6])
 
-    def distance(self, achieved_goal: Array, desired_goal: Array) -> Array:
-        """The larger of both errors, of the tips' middle and of their distance, each by what is tolerated."""
-        difference = achieved_goal - desired_goal
-        middle = np.linalg.norm(0.5 * (difference[:, :3] + difference[:, 3:6]), axis=1)
-        distance: Array = np.maximum(middle / MIDDLE_TOLERANCE, np.abs(difference[:, 6]) / OPENING_TOLERANCE)
-        return distance
-
     def goal_markers(self, goal: Array) -> Array:
         middle = 0.5 * (goal[:, None, :3] + goal[:, None, 3:6])
         return np.concatenate((middle, np.full((len(goal), 1, 1), MIDDLE_TOLERANCE)), axis=2)
+
+
+def of_grasp(difference: Any) -> tuple[Any, ...]:
+    """Errors of the tips' middle and of their distance, each by what is tolerated: those of an `EnvSpec`."""
+    (middle,) = of_places(0.5 * (difference[:, :3] + difference[:, 3:6]))
+    return middle / MIDDLE_TOLERANCE, abs(difference[:, 6]) / OPENING_TOLERANCE
 
 
 def servo_force(batch: Any) -> Array:

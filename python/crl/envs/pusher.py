@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crl.envs.spec import EnvSpec
+from crl.envs.spec import EnvSpec, of_places
 from crl.envs.task import Array, Start, Task
 
 BASE_Y = -0.6  # m, of the shoulder; its x is 0
@@ -86,6 +86,7 @@ class Pusher(Task):
             goal=f"x, y, z of {'both objects' if several else 'the object'}; {_ranges('goal', self.goals)}; at the "
             "height of the object and at least .17 m from its start",
             success="both objects within .1 m of their goals" if several else "",
+            errors=of_objects,
             source=f"JaxGCRL envs/{'pusher2' if several else 'pusher'}.py",
         )
 
@@ -143,11 +144,6 @@ class Pusher(Task):
         observation[:, end:] = batch.qvel[:, :7]
         return observation
 
-    def distance(self, achieved_goal: Array, desired_goal: Array) -> Array:
-        difference = (achieved_goal - desired_goal).reshape(len(achieved_goal), -1, 3)
-        distance: Array = np.sqrt(np.square(difference).sum(axis=2)).max(axis=1)
-        return distance
-
 
 class PusherReacher(Pusher):
     """Bring the tip of the pusher's arm to a point over the table.
@@ -185,6 +181,12 @@ class PusherReacher(Pusher):
 
     def observe(self, batch: Any) -> Array:
         return np.concatenate((batch.qpos, batch.qvel, tip(batch.qpos)), axis=1)
+
+
+def of_objects(difference: Any) -> tuple[Any, ...]:
+    """How far each object is from its goal: the errors of an `EnvSpec`."""
+    places = (difference[:, first : first + 3] for first in range(0, difference.shape[1], 3))
+    return tuple(error for place in places for error in of_places(place))
 
 
 def tip(angle: Array) -> Array:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+
+def of_places(difference: Any) -> tuple[Any, ...]:
+    """The distance between two places: (N, goal_dim) -> one error (N,), array or tensor as given."""
+    return ((difference**2).sum(-1) ** 0.5,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +30,9 @@ class EnvSpec:
             `success` says otherwise. 0 where the environment judges by other means, which `success` then names.
         action_repeat: physics steps per control step.
         dt: seconds per control step; 1 where an environment of another project does not say.
+        errors: what is wrong in each row, of achieved less desired goals (N, goal_dim): one or more errors (N,), the
+            largest of which is the distance. Written with what arrays and tensors have in common, as learners judge
+            other goals than those that were commanded, on their device.
         image: height, width and channels where observations and goals are images, given row by row as bytes; the
             whole observation is then the achieved goal, and `goal_indices` is empty.
         description: one line for a person.
@@ -41,6 +53,7 @@ class EnvSpec:
     success_threshold: float
     action_repeat: int
     dt: float
+    errors: Callable[[Any], tuple[Any, ...]] = of_places
     image: tuple[int, int, int] | None = None
     description: str = ""
     observation: str = ""
@@ -76,6 +89,11 @@ class EnvSpec:
             raise ValueError(
                 f"{self.name}: goal_indices must lie in 0..{self.observation_dim - 1}, got {self.goal_indices}"
             )
+
+    def reached(self, achieved_goal: Any, desired_goal: Any) -> Any:
+        """(N,) bool, whether each row is at its goal: arrays or tensors (N, goal_dim), of states and not of images."""
+        errors = self.errors(achieved_goal - desired_goal)
+        return functools.reduce(operator.and_, (error < self.success_threshold for error in errors))
 
     def facts(self) -> dict[str, str]:
         """All of it but name and description, in words, each under its heading: what `crl envs NAME` prints."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -89,10 +90,8 @@ class Task(ABC):
         return np.zeros(len(observation), dtype=np.bool_)
 
     def distance(self, achieved_goal: Array, desired_goal: Array) -> Array:
-        """(num_envs,) distance to the goal; success is a distance below `spec.success_threshold`."""
-        difference = achieved_goal - desired_goal
-        distance: Array = np.sqrt(np.square(difference).sum(axis=1))
-        return distance
+        """(num_envs,) the largest of `spec.errors`; success is a distance below `spec.success_threshold`."""
+        return functools.reduce(np.maximum, self.state_spec.errors(achieved_goal - desired_goal))
 
     def far(self, goal: Array) -> NDArray[np.bool_] | None:
         """(num_envs,) whether each world's goal is a far one, on which success is also told apart; by default None."""

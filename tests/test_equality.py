@@ -14,6 +14,8 @@ from recorded_calls import Recorder
 from torch import Tensor
 
 from crl import graphs, losses
+from crl.compiled import compiled
+from crl.errors import ConfigError
 from crl.graphs import WARM_UP, Captured
 from crl.networks import ResidualMLP
 from crl.residual import plain
@@ -107,8 +109,20 @@ def check(found: Result, expected: Result, precision: str = "float32") -> None:
 @pytest.mark.parametrize("options", [{}, {"recompute": True}], ids=["written-out", "recomputed"])
 def test_written_out_passes(depth: int, device: str, options: dict[str, bool]) -> None:
     networks = encoders(depth, device, **options)
+    for network in networks:
+        network.settings = network.settings._replace(kernels=False)
     for number in range(2):  # the second finds the memory of the first
         rows = inputs(device, number)
+        check(passes(networks, rows), exact(depth, rows))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("options", [{}, {"recompute": True}], ids=["kept", "recomputed"])
+def test_kernels(depth: int, options: dict[str, bool]) -> None:
+    networks = encoders(depth, "cuda", **options)
+    for number in range(2):
+        rows = inputs("cuda", number)
         check(passes(networks, rows), exact(depth, rows))
 
 
@@ -178,3 +192,17 @@ def test_a_block_that_learns_is_what_is_compiled(options: dict[str, bool], monke
     check(passes(networks, rows), exact(16, rows))
     assert len(calls) == 2 * 16 // 4 * (1 + options.get("recompute", 0))
     assert len(set(calls)) == 1
+
+
+def test_what_cannot_be_compiled_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*arguments: Any) -> Tensor:
+        raise type("BackendCompilerFailed", (RuntimeError,), {"__module__": "torch._dynamo.exc"})("no C++\nand more")
+
+    def wrong_shapes(*arguments: Any) -> Tensor:
+        raise RuntimeError("shapes")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    with pytest.raises(ConfigError, match=r"compile: PyTorch cannot compile here \(no C\+\+\): leave it out"):
+        compiled(no_compiler)(torch.ones(1))
+    with pytest.raises(RuntimeError, match="shapes"):
+        compiled(wrong_shapes)(torch.ones(1))

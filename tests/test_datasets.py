@@ -592,13 +592,14 @@ def test_ogbench_s_that_are_of_no_use(ogbench: Callable[..., dict[str, Any]]) ->
 @pytest.mark.filterwarnings("ignore")
 def test_a_data_set_that_minari_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    gymnasium, minari = importlib.import_module("gymnasium"), importlib.import_module("minari")
-    collector = minari.DataCollector(gymnasium.make("Scripted-v0", disable_env_checker=True))
+    minari = importlib.import_module("minari")
+    collector = minari.DataCollector(scripted_goals.Scripted())
     for seed in range(3):
         collector.reset(seed=seed)
         while not any(collector.step(collector.env.action_space.sample())[2:4]):
             pass
     collector.create_dataset("scripted/random-v0")
+    collector.close()  # its temporary directory
     settings = TrainConfig(env=scripted_goals.NAME, dataset="minari:scripted/random-v0")
     read = datasets.read(resolved(settings), envs.spec(scripted_goals.NAME), 0)
     assert len(read.buffer) == datasets.find(settings.dataset).num_rows == 3 * 4

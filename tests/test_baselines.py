@@ -429,6 +429,9 @@ def test_what_an_algorithm_takes_by_default() -> None:
     sac, crl = (resolve(TrainConfig(algorithm=name), device="cpu", num_cores=1).config for name in ("sac", "crl"))
     assert (sac.num_critics, sac.critic_value, sac.goals, sac.commanded_share) == (2, "min", "uniform", 0.2)
     assert (crl.num_critics, crl.critic_value, crl.goals, crl.commanded_share) == (1, "mean", "geometric", 0.0)
+    settings = TrainConfig(algorithm="td3", preset="jaxgcrl")  # which has one critic and geometric goals, of CRL
+    td3 = resolve(settings, device="cpu", num_cores=1).config
+    assert (td3.num_critics, td3.critic_value, td3.goals, td3.network) == (2, "min", "uniform", "mlp")
     assert SAC.stores(sac) == TD3.stores(sac) == ("terminal", "desired_goal")
     assert SAC.stores(replace(sac, commanded_share=0.0)) == ("terminal",)
     assert GCBC.stores(crl) == ForwardModel.stores(crl) == ()

@@ -469,7 +469,8 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     sources |= {name: "not of this run" for name in meaningless if values[name] is AUTO}
 
     chosen = preset(config.preset) if config.preset != "default" else {}
-    algorithm = config.algorithm or chosen.get("algorithm", (DEFAULTS["algorithm"], ""))[0]
+    published = chosen.get("algorithm", (DEFAULTS["algorithm"], ""))[0]
+    algorithm = config.algorithm or published
     # What the algorithm does not read is as if nobody had set it, and then held against what was set.
     unread = [name for name, readers in OF_ALGORITHMS.items() if algorithm not in readers]
     values |= {name: SETTINGS[name].default for name in unread}
@@ -491,6 +492,8 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     values["device"] = device
     # Rounds and intervals are of the schedule that they come with: of env steps, or of updates alone.
     other = () if ("total_updates" in chosen) == offline else ("updates_per_collect", "eval_interval")
+    if algorithm != published:  # what a publication says of critics and goals is of its own algorithm
+        fill(ALGORITHM_DEFAULTS.get(algorithm, {}), f"algorithm {algorithm}")
     for name, (value, source) in chosen.items():
         fill({} if name in other else {name: value}, source)
     kind = "cpu" if device == "cpu" else "cuda"

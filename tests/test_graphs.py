@@ -11,6 +11,7 @@ import pytest
 import torch
 from recorded_calls import Recorder
 from test_agent import Batch, Config, Spec, make_agent, make_batch, observations
+from test_baselines import BASELINES, TWINS, make_transitions
 from torch import Tensor
 
 from crl import graphs
@@ -286,6 +287,25 @@ def test_captured_updates_are_plain_updates(device: torch.device, settings: dict
         assert_same(captured.update(batch), plain.update(batch), device)
     assert_same(captured.state_dict(), plain.state_dict(), device)
     assert by_host.calls == WARM_UP + 2
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    "settings",
+    [{"objective": "c_learning", "critic_depth": 4, "gamma": 0.9}, *({"algorithm": name} for name in BASELINES)],
+    ids=["c_learning", *BASELINES],
+)
+def test_every_algorithm_can_be_captured(device: torch.device, settings: dict[str, Any]) -> None:
+    """Those that skip every second update, or go by rewards and targets, too."""
+    twins = TWINS if settings.get("algorithm") in ("sac", "td3") else {}
+    agents = [make_agent(device.type, graphs=wanted, **twins, **settings) for wanted in (True, False)]
+    agents[0].algorithm.backward = by_host = Counted(agents[0].algorithm.backward)  # type: ignore[method-assign]
+    for step in range(WARM_UP + 4):
+        batch = make_transitions(step)
+        found, expected = (agent.update(batch) for agent in agents)
+        assert_same(found, expected, device)
+        assert_same(agents[0].state_dict(), agents[1].state_dict(), device)
+    assert by_host.calls == WARM_UP + 1
 
 
 @pytest.mark.usefixtures("one_thread")

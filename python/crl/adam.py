@@ -64,7 +64,11 @@ class Adam:
         moving = [(i, gradient) for i in group if (gradient := self._parameters[i].grad) is not None]
         if not moving:
             return
-        torch._foreach_add_([self._counts[i] for i, _ in moving], 1.0 if skip is None else 1 - skip)
+        counts = [self._counts[i] for i, _ in moving]
+        if skip is None:
+            torch._foreach_add_(counts, 1.0)
+        else:  # by name, as the function would take the tensor for a number and wait for it
+            torch.ops.aten._foreach_add_.Tensor(counts, 1 - skip)
         torch._fused_adam_(
             [self._parameters[i] for i, _ in moving],
             [gradient for _, gradient in moving],

@@ -1,11 +1,17 @@
 """The discount fitted to data whose memory is known in closed form, and the one that grows."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from test_trainer import run
 
 from crl import TrajectoryBuffer, discount
+from crl.config import TrainConfig, resolve
+from crl.errors import ConfigError
+from crl.metrics import read_metrics
 
 
 def remembering(time: float, *, constant: bool = False, images: bool = False) -> TrajectoryBuffer:
@@ -61,3 +67,40 @@ def test_a_growing_horizon() -> None:
     assert discount.scheduled(0.9, 0.99, 0.25) == pytest.approx(1 - 1 / math.sqrt(10 * 100))
     for share in (0.5, 0.7, 1.0):
         assert discount.scheduled(0.9, 0.99, share) == pytest.approx(0.99)
+
+
+def gammas(settings: TrainConfig) -> list[float]:
+    found = read_metrics(run(settings).run_dir / "metrics.csv")
+    return [row["train/gamma"] for row in found if "train/gamma" in row]
+
+
+def test_a_run_fits_once_and_keeps_it(tiny: Callable[..., TrainConfig]) -> None:
+    found = gammas(tiny(env="reacher", discount="fitted", learning_starts=200))
+    assert len(found) > 2
+    assert len(set(found)) == 1
+    assert 0 < found[0] < 0.99
+
+
+def test_a_run_lets_it_grow(tiny: Callable[..., TrainConfig]) -> None:
+    found = gammas(tiny(env="reacher", discount="scheduled", gamma=0.95, gamma_start=0.5))
+    assert found == sorted(found)
+    assert 0.5 <= found[0] < found[-1] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"discount": "fitted", "algorithm": "sac"}, "must be fixed where the loss has gamma in it"),
+        ({"discount": "scheduled", "objective": "c_learning", "energy": "dot"}, "must be fixed where"),
+        ({"discount": "fitted", "goals": "uniform"}, "of goals geometric alone"),
+        ({"discount": "scheduled", "gamma": 0.5}, "grows from gamma_start to a gamma below 1, got 0.9 and 0.5"),
+    ],
+)
+def test_a_discount_that_cannot_move_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(TrainConfig(**settings), device="cpu", num_cores=1)
+
+
+def test_a_recipes_discount_does_not_bound_a_fitted_one() -> None:
+    found = resolve(TrainConfig(env="reacher", discount="fitted"), device="cpu", num_cores=1)
+    assert (found.config.gamma, found.sources["gamma"]) == (0.99, "at most, fitted")

@@ -90,7 +90,12 @@ def test_nothing_is_learnt_before_learning_starts(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"num_action_candidates": 3, "prefill": "uniform", "network": "mlp"}, {"goal_filter": 0.1}]
+    "settings",
+    [
+        {},
+        {"num_action_candidates": 3, "prefill": "uniform", "network": "mlp", "discount": "scheduled"},
+        {"goal_filter": 0.1, "discount": "fitted"},
+    ],
 )
 def test_the_same_seed_gives_the_same_run_bit_for_bit(tiny: Tiny, settings: dict[str, Any]) -> None:
     one, two, other = (tiny(name, seed=seed, **settings) for name, seed in (("one", 1), ("two", 1), ("other", 2)))
@@ -262,7 +267,7 @@ def standing(tiny: Tiny, tmp_path: Path) -> Trainer:
     (tmp_path / "run").mkdir()
     reporter = Quiet()
     made = Trainer(settings, tmp_path / "run", reporter, reporter.stop, None)
-    made.progress = Progress(updates=trainer.CHANCE_UPDATES)
+    made.progress = Progress(updates=trainer.CHANCE_UPDATES, gamma=0.99)
     return made
 
 

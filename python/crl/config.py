@@ -155,6 +155,16 @@ class TrainConfig:
     gamma: float = _setting(
         AUTO, "Objective", "Discount: P(goal is k steps ahead) is proportional to gamma^k.", above=0, at_most=1
     )
+    discount: str = _setting(
+        AUTO,
+        "Objective",
+        "gamma as given; growing to it from gamma_start over half of the run; or fitted to how fast the world forgets, "
+        "gamma at most.",
+        choices=("fixed", "scheduled", "fitted"),
+    )
+    gamma_start: float = _setting(
+        0.9, "Objective", "Discount at the start where it is scheduled.", above=0, at_most=0.9999
+    )
     goals: str = _setting(
         AUTO,
         "Objective",
@@ -499,6 +509,8 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     kind = "cpu" if device == "cpu" else "cuda"
     if offline:
         fill(DATASET_SIZES[kind], f"sizes for {kind}")
+    if values["discount"] == "fitted":
+        fill({"gamma": 0.99}, "at most, fitted")
     fill(RECIPES.get(values["env"], {}), f"recipe {values['env']}")
     if envs.is_adapted(spec.name):
         fill(adapted_recipe(spec.episode_length), "recipe adapted")
@@ -549,6 +561,7 @@ def _check_together(config: TrainConfig) -> None:
     if config.bc_form == "mixture" and config.bc_coefficient > 1:
         raise ConfigError(f"bc_coefficient must be at most 1 with bc_form mixture, got {config.bc_coefficient}.")
     _check_bootstraps(config)
+    _check_discount(config)
     _check_schedule(config)
     _check_algorithm(config, envs.spec(config.env, **config.env_kwargs))
     if config.goal_filter and envs.spec(config.env, **config.env_kwargs).image:
@@ -588,6 +601,23 @@ def _check_schedule(config: TrainConfig) -> None:
         raise ConfigError(
             f"total_env_steps ({config.total_env_steps}) end before the first update, which comes after {first_update} "
             f"(learning_starts, and at least {ROWS_TO_LEARN} in each world): raise it, or lower learning_starts."
+        )
+
+
+def _check_discount(config: TrainConfig) -> None:
+    if config.discount == "fixed":
+        return
+    if config.algorithm in ("sac", "td3") or "c_learning" in config.objective:
+        raise ConfigError(
+            f"discount must be fixed where the loss has gamma in it, got {config.discount} with algorithm "
+            f"{config.algorithm}, objective {config.objective}."
+        )
+    if config.goals != "geometric":
+        raise ConfigError(f"discount {config.discount} is of goals geometric alone, got goals {config.goals}.")
+    if config.discount == "scheduled" and not config.gamma_start <= config.gamma < 1:
+        raise ConfigError(
+            f"a scheduled discount grows from gamma_start to a gamma below 1, got {config.gamma_start} and "
+            f"{config.gamma}."
         )
 
 

@@ -39,6 +39,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "critic_value": "mean",
         "representation_dim": 64,
         "goals": "geometric",
+        "discount": "fixed",
         "commanded_share": 0.0,
         "command": "env",
         "bc_coefficient": 0.0,

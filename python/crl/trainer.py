@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crl import checkpoint, datasets, envs, losses, relabelling, run, sizes
+from crl import checkpoint, datasets, discount, envs, losses, relabelling, run, sizes
 from crl.agent import Agent
 from crl.buffer import TrajectoryBuffer
 from crl.clock import Clock
@@ -53,6 +53,8 @@ class Progress:
     evaluated_at: int = 0
     """`position` at the last evaluation."""
     wall_time: float = 0.0
+    gamma: float = 0.0
+    """The discount of the goals in the current round."""
 
     @property
     def position(self) -> int:
@@ -198,6 +200,7 @@ class Trainer:
                 else:
                     progress.env_steps += self.collect()
                 progress.pending_updates = config.updates_per_collect if self.ready else 0
+                progress.gamma = self.discount() if self.ready else 0.0
             self.learn(collecting)
             progress.env_steps += collecting.result() if collecting else 0
             progress.wall_time = time.monotonic() - started
@@ -249,15 +252,30 @@ class Trainer:
         with self.clock.phase("collect", config.unroll_length * config.num_envs):
             return self.collector.collect(config.unroll_length) * self.ranks.size
 
+    def discount(self) -> float:
+        """The discount of the coming round's goals; fitted before the first, on what was collected until then."""
+        config, progress = self.config, self.progress
+        if config.discount == "scheduled":
+            return discount.scheduled(config.gamma_start, config.gamma, progress.position / config.total)
+        if config.discount == "fixed":
+            return config.gamma
+        if not progress.gamma:
+            images = envs.spec(config.env, **config.env_kwargs).image is not None
+            times = self.ranks.together(lambda: min(discount.mixing_time(self.buffer, images), 1e9))
+            return discount.fitted(float(np.median(times)), config.gamma)
+        return progress.gamma
+
     def learn(self, collecting: Future[int] | None) -> None:
         """The pending updates of this round, or as many as are made before a stop; beside `collecting`, if given."""
         progress, config = self.progress, self.config
+        if not progress.pending_updates:
+            return
         loader = relabelling.loader(
             self.buffer,
             self.own.batch_size,
             config.goal_filter,
             self.agent.columns,
-            gamma=config.gamma,
+            gamma=progress.gamma,
             goal=config.goals,
             device=self.own.device,
             prefetch=0 if config.device == "cpu" else 4,
@@ -287,6 +305,7 @@ class Trainer:
             "updates": now.updates,
             "wall_time": now.wall_time,
             **self.means.compute(),
+            **({"train/gamma": now.gamma} if now.gamma else {}),
             "speed/updates_per_second": (now.updates - last.updates) / seconds,
         }
         if self.collector:
@@ -411,8 +430,9 @@ class Trainer:
             self.reporter.warn(
                 f"the critic sits at chance: contrastive loss {row['train/contrastive_loss']:.2f} after "
                 f"{self.progress.updates} updates, chance is {chance:.2f}. Goals about "
-                f"{1 / (1 - min(self.config.gamma, 0.9999)):.0f} steps ahead tell nothing about the present here: "
-                f"the discount (--gamma {self.config.gamma:g}) does not fit this environment; try a lower one."
+                f"{1 / (1 - min(self.progress.gamma, 0.9999)):.0f} steps ahead tell nothing about the present here: "
+                f"the discount (--gamma {self.progress.gamma:g}) does not fit this environment; try a lower one, or "
+                "--discount fitted."
             )
 
     def __enter__(self) -> Self:

@@ -101,7 +101,7 @@ bench-buffer: setup  ## the buffer beside everybody installed, with the page, pi
 	$(BIN)/crl bench buffer --markdown docs/results/buffer.md --plot docs/results/buffer.png --csv docs/results/buffer.csv
 
 bench-smoke: setup  ## every benchmark briefly and small, as a test that it still runs
-	$(BIN)/python -m pytest benches/bench_*.py -m "not slow and not peers and not large" --quiet \
+	$(BIN)/python -m pytest benches/bench_*.py -m "not slow and not gpu and not peers and not large" --quiet \
 		--benchmark-quiet --benchmark-min-rounds=1 --benchmark-max-time=0.1
 
 wheel: setup  ## build the wheel and the source distribution into dist/

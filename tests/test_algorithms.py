@@ -11,7 +11,8 @@ from torch import Tensor
 
 from crl import losses
 from crl.agent import Agent
-from crl.config import TrainConfig, resolve
+from crl.config import TrainConfig
+from crl.resolution import resolve
 
 
 def twins(**settings: Any) -> Agent:

@@ -25,10 +25,11 @@ from crl.agent import Agent
 from crl.algorithms import GCBC, SAC, TD3, ForwardModel
 from crl.algorithms.td import TemporalDifference
 from crl.collector import Collector
-from crl.config import TrainConfig, resolve
+from crl.config import TrainConfig
 from crl.errors import ConfigError
 from crl.metrics import METRICS, read_metrics
 from crl.ranks import ALONE, Ranks
+from crl.resolution import resolve
 
 Tiny = Callable[..., TrainConfig]
 BASELINES = ("sac", "td3", "gcbc", "forward_model")

@@ -18,7 +18,7 @@ import short_crl
 from click.testing import CliRunner, Result
 from conftest import TINY_OPTIONS, Quiet
 
-from crl import checkpoint, config, envs
+from crl import checkpoint, config, envs, resolution
 from crl.cli import VERBS, main
 from crl.cli.plot import band
 from crl.config import SETTINGS, TrainConfig, file_key
@@ -261,7 +261,7 @@ def test_plot_names_runs_by_what_differs(tiny: Tiny, tmp_path: Path) -> None:
     from crl.cli.plot import Run, apart, grouped
 
     def made(name: str, **changes: Any) -> Run:
-        settings = config.resolve(tiny(name, **changes), device="cpu", num_cores=1).config
+        settings = resolution.resolve(tiny(name, **changes), device="cpu", num_cores=1).config
         return Run(Path(name), config.to_mapping(settings), [])
 
     runs = [made("a", depth=4), made("b", depth=4, seed=1), made("c", depth=8)]

@@ -23,7 +23,7 @@ from test_cli import one_line
 from test_collector import CountingEnv
 from test_trainer import rows, weights
 
-from crl import checkpoint, config, datasets, envs, forecast, run, sizes
+from crl import checkpoint, datasets, envs, forecast, resolution, run, sizes
 from crl.cli import main
 from crl.clock import Clock
 from crl.collector import Collector, UniformPolicy
@@ -237,7 +237,7 @@ def test_a_run_from_worlds_does_not_become_one_from_a_file(tiny: Callable[..., T
 
 
 def resolved(settings: TrainConfig) -> TrainConfig:
-    return config.resolve(settings, device="cpu", num_cores=1).config
+    return resolution.resolve(settings, device="cpu", num_cores=1).config
 
 
 def test_what_a_run_takes_is_counted(offline: Offline, monkeypatch: pytest.MonkeyPatch) -> None:

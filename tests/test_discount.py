@@ -9,9 +9,10 @@ import pytest
 from test_trainer import run
 
 from crl import TrajectoryBuffer, discount
-from crl.config import TrainConfig, resolve
+from crl.config import TrainConfig
 from crl.errors import ConfigError
 from crl.metrics import read_metrics
+from crl.resolution import resolve
 
 
 def remembering(time: float, *, constant: bool = False, images: bool = False) -> TrajectoryBuffer:

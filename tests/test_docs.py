@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from crl import config, envs
+from crl import config, envs, resolution
 from crl.cli import VERBS, main
 from crl.envs.layouts import Maze
 from crl.presets import PRESETS
@@ -86,7 +86,7 @@ def test_command_parses(words, tmp_path, monkeypatch):
     values = command.make_context(verb, arguments).params
     if verb == "train":
         settings = {name: value for name, value in values.items() if name in config.SETTINGS and value is not None}
-        config.resolve(config.TrainConfig(**settings), device="cpu", num_cores=2)
+        resolution.resolve(config.TrainConfig(**settings), device="cpu", num_cores=2)
     elif values.get("env") is not None:
         envs.spec(values["env"])
 
@@ -95,7 +95,7 @@ def test_command_parses(words, tmp_path, monkeypatch):
 def test_settings_file_is_valid(text, tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text(text)
-    config.resolve(config.from_mapping(config.read_settings(path)), device="cpu", num_cores=2)
+    resolution.resolve(config.from_mapping(config.read_settings(path)), device="cpu", num_cores=2)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -6,7 +6,7 @@ from conftest import Quiet
 from scipy.stats import chisquare
 
 import crl.envs as envs
-from crl import config, run, trainer
+from crl import config, resolution, run, trainer
 from crl.envs.random_mazes import random_maze
 from crl.errors import ConfigError
 
@@ -31,7 +31,7 @@ def test_a_run_keeps_its_layout_after_the_file_is_gone(tiny, tmp_path):
 
 
 def resolved(**settings):
-    return config.resolve(config.TrainConfig(**settings), device="cpu", num_cores=1).config
+    return resolution.resolve(config.TrainConfig(**settings), device="cpu", num_cores=1).config
 
 
 def test_an_evaluation_uses_the_layout_of_the_environment_it_is_of():

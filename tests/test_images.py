@@ -13,11 +13,12 @@ import crl.envs as envs
 from crl import TrajectoryBuffer
 from crl.agent import Agent
 from crl.collector import Collector, UniformPolicy
-from crl.config import TrainConfig, resolve
+from crl.config import TrainConfig
 from crl.envs import registry
 from crl.envs.layouts import Maze
 from crl.envs.pictures import FLOOR, POINT, SIZE, WALL, MazeCamera, PointMazeImages
 from crl.networks import SMALLEST_IMAGE, Actor, ResidualMLP, Vision, build_network
+from crl.resolution import resolve
 
 IMAGE = (64, 64, 3)
 NAME = "point_u_maze_image"

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from crl import losses
 from crl.bootstrap import NCE_WEIGHTS, c_learning_loss, chance_loss, importance_weights, num_next_goals
-from crl.config import TrainConfig, resolve
+from crl.config import TrainConfig
+from crl.resolution import resolve
 
 Vector = Sequence[complex]
 GAMMA = 0.8

@@ -11,7 +11,8 @@ from tabular import FOUR_ROOMS, LARGER_FOUR_ROOMS, World, learn, ring, rooms
 import crl
 from crl import losses
 from crl.bootstrap import NCE_WEIGHTS, c_learning_loss, importance_weights
-from crl.config import TrainConfig, resolve
+from crl.config import TrainConfig
+from crl.resolution import resolve
 
 GAMMA = 0.9
 CONTRASTIVE = (*losses.CONTRASTIVE_LOSSES, "cpc")

@@ -160,7 +160,10 @@ def test_the_buffer_is_as_large_as_it_says(settings: dict[str, Any]) -> None:
     assert sizes.of(short).host["buffer"] == run.new_buffer(envs.spec(config.env), config.num_envs, rows).nbytes
 
 
-@pytest.mark.parametrize("settings", [{}, {"actor_ema": 0.9}, {"algorithm": "sac"}, {"algorithm": "td3"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"actor_ema": 0.9}, {"algorithm": "sac"}, {"algorithm": "td3"}, {"objective": "c_learning", "energy": "dot"}],
+)
 def test_a_checkpoint_is_as_large_as_its_files(tmp_path: Path, settings: dict[str, Any]) -> None:
     config = resolved(depth=8, buffer_capacity=10_000, num_envs=10, **settings)
     agent, _ = learner(config)

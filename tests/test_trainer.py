@@ -16,7 +16,7 @@ from conftest import TINY, Quiet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crl import checkpoint, config, trainer
+from crl import checkpoint, config, resolution, trainer
 from crl.config import TrainConfig
 from crl.errors import CheckpointError, ConfigError
 from crl.metrics import METRICS, read_metrics
@@ -56,7 +56,7 @@ def test_a_run_directory(tiny: Tiny) -> None:
     assert kinds == ["checkpoints", "config.yaml", "events", "metrics.csv"]
     # The resolved configuration reads back to an equal one.
     again = config.from_mapping(config.read_settings(result.run_dir / "config.yaml"))
-    assert again == config.resolve(settings, device="cpu", num_cores=1).config
+    assert again == resolution.resolve(settings, device="cpu", num_cores=1).config
     # Every column, every number finite.
     with (result.run_dir / "metrics.csv").open(newline="") as file:
         assert next(csv.reader(file)) == list(METRICS)
@@ -263,7 +263,7 @@ def test_async_divides_the_threads_until_the_round_is_collected(tiny: Tiny) -> N
 @pytest.fixture
 def standing(tiny: Tiny, tmp_path: Path) -> Trainer:
     """A Trainer that has made many updates, on batches of 16: chance is ln 16 = 2.77."""
-    settings = config.resolve(tiny(), device="cpu", num_cores=1).config
+    settings = resolution.resolve(tiny(), device="cpu", num_cores=1).config
     (tmp_path / "run").mkdir()
     reporter = Quiet()
     made = Trainer(settings, tmp_path / "run", reporter, reporter.stop, None)

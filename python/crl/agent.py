@@ -51,7 +51,7 @@ class Agent:
         names = (name for name, kind in vars(Config).items() if isinstance(kind, property))
         if auto := [name for name in names if getattr(config, name) is None]:
             raise ValueError(
-                f"config leaves {', '.join(auto)} to be chosen: pass crl.config.resolve(config, ...).config"
+                f"config leaves {', '.join(auto)} to be chosen: pass crl.resolution.resolve(config, ...).config"
             )
         if config.num_action_candidates < 1:
             raise ValueError(f"num_action_candidates must be at least 1, got {config.num_action_candidates}")

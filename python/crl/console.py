@@ -119,7 +119,7 @@ def print_table(console: Console, table: Table) -> None:
 
 
 def settings_table(console: Console, resolved: Any) -> None:
-    """Print every setting of a crl.config.Resolved with its value and where it comes from."""
+    """Print every setting of a crl.resolution.Resolved with its value and where it comes from."""
     from crl.config import to_mapping
 
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -12,15 +12,16 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from crl import checkpoint, config, envs
+from crl import checkpoint, config, envs, resolution
 from crl.agent import Agent
 from crl.buffer import TrajectoryBuffer
-from crl.config import Resolved, TrainConfig
+from crl.config import TrainConfig
 from crl.envs import EnvSpec
 from crl.errors import CheckpointError, ConfigError
 from crl.evaluation import Evaluation, evaluate, world_seed
 from crl.policy import Policy
 from crl.ranks import ALONE, Ranks
+from crl.resolution import Resolved
 
 RESUMABLE = (
     *("total_env_steps", "total_updates", "eval_interval", "device", "num_threads", "keep_checkpoints", "dataset"),
@@ -49,7 +50,7 @@ def resolve(settings: TrainConfig, ranks: Ranks = ALONE) -> Resolved:
             raise ConfigError(f"device {device} is asked for, but PyTorch sees {count} CUDA devices; use --device cpu.")
     ranks.together(lambda: ranks.device(device))
     num_cores = max(1, len(os.sched_getaffinity(0)) // ranks.neighbours)
-    resolved = config.resolve(settings, device=device, num_cores=num_cores)
+    resolved = resolution.resolve(settings, device=device, num_cores=num_cores)
     sizes = _divided(resolved.config)
     if uneven := [f"{name} is {size}" for name, size in sizes.items() if size % ranks.size]:
         raise ConfigError(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crl import datasets, envs
+from crl.bootstrap import NCE_WEIGHTS
 from crl.config import LAYERS_PER_BLOCK, OF_BLOCKS, TrainConfig
 from crl.envs import EnvSpec
 from crl.errors import ConfigError
@@ -186,6 +187,8 @@ def of(config: TrainConfig) -> Sizes:
     learning = [network for networks in judges.values() for network in networks]
     passed = next(iter(judges.values()), [])[: 1 if config.algorithm == "td3" else None]
     followed = {"sac": learning, "td3": [actor, *learning]}.get(config.algorithm, [])
+    if contrastive and config.objective in NCE_WEIGHTS:
+        followed = [actor, *learning]
     bootstrapping = [actor, *learning] if followed else []
     count = {"actor": parameters(actor), **{name: sum(map(parameters, found)) for name, found in judges.items()}}
     total = sum(count.values()) + 1  # and the temperature

@@ -28,8 +28,8 @@ class Counting(Collector):
 
         env.step = counting
 
-    def _rows(self, shown, action):
-        return {**super()._rows(shown, action), "elapsed": self.elapsed}
+    def _rows(self, *moment):
+        return {**super()._rows(*moment), "elapsed": self.elapsed}
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crl import algorithms
 from crl.adam import Adam
-from crl.algorithms import Rows
+from crl.algorithms import Given, Rows
 from crl.graphs import Captured
 from crl.layers import by_layer_of
 from crl.networks import ResidualMLP
@@ -62,7 +62,8 @@ class Agent:
         # Two streams, so that learning and acting may run in two threads and still be reproducible.
         self._update_generator = torch.Generator(self.device).manual_seed(update_seed)
         self._act_generator = torch.Generator(self.device).manual_seed(act_seed)
-        self.algorithm = algorithms.of(config)(spec, config, self._numerics, ranks, seeds, self._update_generator)
+        given = Given(spec, config, self._numerics, ranks, seeds, self._update_generator)
+        self.algorithm = algorithms.of(config)(given)
         # Adam works element by element, so one for everything is the published three.
         self._adam = Adam(self._named_parameters(), config.learning_rate, self.algorithm.delayed)
         self._actor_average = [p.detach().clone() for p in self.networks.actor.parameters() if config.actor_ema]

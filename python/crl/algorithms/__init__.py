@@ -1,6 +1,6 @@
 """Algorithms: each is one file that has its networks and states its losses. The rest is the same for all."""
 
-from crl.algorithms.base import Algorithm, Rows
+from crl.algorithms.base import Algorithm, Given, Rows
 from crl.algorithms.c_learning import CLearning
 from crl.algorithms.contrastive import Contrastive
 from crl.algorithms.forward_model import ForwardModel
@@ -11,7 +11,7 @@ from crl.bootstrap import NCE_WEIGHTS
 from crl.losses import CONTRASTIVE_LOSSES
 from crl.policy import Config
 
-__all__ = ["GCBC", "SAC", "TD3", "Algorithm", "CLearning", "Contrastive", "ForwardModel", "Rows", "of"]
+__all__ = ["GCBC", "SAC", "TD3", "Algorithm", "CLearning", "Contrastive", "ForwardModel", "Given", "Rows", "of"]
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "crl": Contrastive,

@@ -39,19 +39,30 @@ class Rows:
     """The algorithm's `columns`, by name."""
 
 
+@dataclass(frozen=True)
+class Given:
+    """What an algorithm is made of."""
+
+    spec: Spec
+    """Sizes of the environment."""
+    config: Config
+    """A resolved `crl.TrainConfig`, or anything with the attributes of `crl.policy.Config`."""
+    numerics: Numerics
+    """Device and precision."""
+    ranks: Ranks
+    """The processes of the run; a batch is this rank's part."""
+    seeds: torch.Generator
+    """Source of the initial weights."""
+    generator: torch.Generator
+    """Source of the noise in updates, on the device."""
+
+
 class Algorithm(abc.ABC):
     """The networks of one algorithm, and `backward`, which states its losses.
 
     Whoever owns it (`crl.Agent`) makes rows of a batch, calls `backward`, averages gradients over ranks, lets Adam
     step, and calls `after_step`.
 
-    Args:
-        spec: sizes of the environment.
-        config: a resolved `crl.TrainConfig`, or anything with the attributes of `crl.policy.Config`.
-        numerics: device and precision.
-        ranks: the processes of the run; a batch is this rank's part.
-        seeds: source of the initial weights.
-        generator: source of the noise in updates, on the device.
     """
 
     columns: tuple[str, ...] = ()
@@ -70,22 +81,14 @@ class Algorithm(abc.ABC):
         """Further columns that the buffer has to keep of a row, of those of `run.new_buffer`."""
         return ()
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: Config,
-        numerics: Numerics,
-        ranks: Ranks,
-        seeds: torch.Generator,
-        generator: torch.Generator,
-    ) -> None:
-        self.spec, self.config, self.numerics, self.ranks = spec, config, numerics, ranks
-        self._generator = generator
-        self.networks = self.make_networks(seeds).to(numerics.device)
+    def __init__(self, given: Given) -> None:
+        self.spec, self.config, self.numerics, self.ranks = given.spec, given.config, given.numerics, given.ranks
+        self._generator = given.generator
+        self.networks = self.make_networks(given.seeds).to(self.numerics.device)
         self._projected = [module for module in self.networks.modules() if isinstance(module, HypersphericalMLP)]
-        start = math.log(config.initial_alpha) if config.initial_alpha else -math.inf
-        self.log_alpha = nn.Parameter(torch.tensor(start, device=numerics.device))
-        self.target_entropy = -config.target_entropy_scale * spec.action_dim
+        start = math.log(self.config.initial_alpha) if self.config.initial_alpha else -math.inf
+        self.log_alpha = nn.Parameter(torch.tensor(start, device=self.numerics.device))
+        self.target_entropy = -self.config.target_entropy_scale * self.spec.action_dim
 
     @abc.abstractmethod
     def make_networks(self, generator: torch.Generator) -> Networks:

@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from crl import bootstrap, losses
-from crl.algorithms.base import Rows, follower
+from crl.algorithms.base import Given, Rows, follower
 from crl.algorithms.contrastive import Contrastive, Encoders
 from crl.networks import squash
-from crl.policy import Config, Numerics, Spec
-from crl.ranks import Ranks
 
 
 class CLearning(Contrastive):
@@ -21,18 +19,10 @@ class CLearning(Contrastive):
 
     target: Encoders
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: Config,
-        numerics: Numerics,
-        ranks: Ranks,
-        seeds: torch.Generator,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(spec, config, numerics, ranks, seeds, generator)
-        self._nce_weight = bootstrap.NCE_WEIGHTS[config.objective]
-        self._next_goal = "next_observation" if getattr(spec, "image", None) else "next_achieved_goal"
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
+        self._nce_weight = bootstrap.NCE_WEIGHTS[self.config.objective]
+        self._next_goal = "next_observation" if getattr(self.spec, "image", None) else "next_achieved_goal"
         self.columns = tuple(dict.fromkeys(("next_observation", self._next_goal)))
         self.followed, self.target = self.networks, follower(self.networks)
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from crl import losses
-from crl.algorithms.base import Algorithm, Rows, fixed, over_critics
-from crl.policy import Config, Networks, Numerics, Spec
-from crl.ranks import Ranks
+from crl.algorithms.base import Algorithm, Given, Rows, fixed, over_critics
+from crl.policy import Config, Networks, Spec
 
 
 class Encoders(Networks):
@@ -61,17 +60,9 @@ class Contrastive(Algorithm):
 
     networks: Encoders
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: Config,
-        numerics: Numerics,
-        ranks: Ranks,
-        seeds: torch.Generator,
-        generator: torch.Generator,
-    ) -> None:
-        losses.check_energy(config.energy)
-        super().__init__(spec, config, numerics, ranks, seeds, generator)
+    def __init__(self, given: Given) -> None:
+        losses.check_energy(given.config.energy)
+        super().__init__(given)
         self._fixed = [fixed(state_action_encoder) for state_action_encoder, _ in self.networks.critics]
 
     def make_networks(self, generator: torch.Generator) -> Encoders:

@@ -8,9 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from crl.algorithms.base import Algorithm, Rows, fixed
-from crl.policy import Config, Networks, Numerics, Spec
-from crl.ranks import Ranks
+from crl.algorithms.base import Algorithm, Given, Rows, fixed
+from crl.policy import Config, Networks, Spec
 
 LARGEST_LOG_STD = 5.0
 """Standard deviations lie within e^-5 and e^5, in the units of the goal."""
@@ -40,16 +39,8 @@ class ForwardModel(Algorithm):
 
     networks: Model
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: Config,
-        numerics: Numerics,
-        ranks: Ranks,
-        seeds: torch.Generator,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(spec, config, numerics, ranks, seeds, generator)
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
         self._fixed = fixed(self.networks.model)
 
     def make_networks(self, generator: torch.Generator) -> Model:

@@ -5,11 +5,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from crl.algorithms.base import Rows, follower, over_critics
+from crl.algorithms.base import Given, Rows, follower, over_critics
 from crl.algorithms.td import TemporalDifference, Transitions
 from crl.networks import squash
-from crl.policy import Config, Numerics, Spec
-from crl.ranks import Ranks
 
 
 class SAC(TemporalDifference):
@@ -22,16 +20,8 @@ class SAC(TemporalDifference):
 
     target: nn.ModuleList
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: Config,
-        numerics: Numerics,
-        ranks: Ranks,
-        seeds: torch.Generator,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(spec, config, numerics, ranks, seeds, generator)
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
         self.followed = self.networks.critics
         self.target = follower(self.networks.critics)
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from crl.algorithms.base import Algorithm, Rows, fixed, over_critics
-from crl.policy import Config, Networks, Numerics, Spec
-from crl.ranks import Ranks
+from crl.algorithms.base import Algorithm, Given, Rows, fixed, over_critics
+from crl.policy import Config, Networks, Spec
 
 
 class Critics(Networks):
@@ -59,17 +58,9 @@ class TemporalDifference(Algorithm):
 
     networks: Critics
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: Config,
-        numerics: Numerics,
-        ranks: Ranks,
-        seeds: torch.Generator,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(spec, config, numerics, ranks, seeds, generator)
-        stored = ("desired_goal",) * ("desired_goal" in self.stores(config))
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
+        stored = ("desired_goal",) * ("desired_goal" in self.stores(self.config))
         self.columns = ("next_observation", "next_achieved_goal", "next_terminal", *stored)
         self._fixed = [fixed(critic) for critic in self.networks.critics]
 

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from crl.algorithms.base import TARGET_RATE, Rows, follower, over_critics
+from crl.algorithms.base import TARGET_RATE, Given, Rows, follower, over_critics
 from crl.algorithms.td import Critics, TemporalDifference, Transitions
-from crl.policy import Config, Numerics, Spec
-from crl.ranks import Ranks
+from crl.policy import Config, Spec
 
 SMOOTHING, LARGEST_SMOOTHING = 0.2, 0.5
 """Standard deviation of the noise on the target's actions, and where it is cut off, as published."""
@@ -37,16 +36,8 @@ class TD3(TemporalDifference):
     networks: Deterministic
     target: nn.ModuleDict
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: Config,
-        numerics: Numerics,
-        ranks: Ranks,
-        seeds: torch.Generator,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(spec, config, numerics, ranks, seeds, generator)
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
         net = self.networks
         self.followed = nn.ModuleDict({"actor": net.actor, "critics": net.critics})
         self.target = follower(self.followed)

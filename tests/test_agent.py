@@ -571,7 +571,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
         ({"width": 0}, "width must be at least 1, got 0"),
         (
             {"width": None, "initial_alpha": None},
-            "config leaves width, initial_alpha to be chosen: pass crl.config.resol",
+            "config leaves width, initial_alpha to be chosen: pass crl.resolution.resol",
         ),
     ],
 )

@@ -142,6 +142,7 @@ def test_tf32(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check(passes(encoders(depth, "cuda"), rows), exact(depth, rows), "tf32")
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

@@ -4,7 +4,7 @@ import dataclasses
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -234,15 +234,6 @@ def test_another_thread_works_on_while_a_graph_is_captured() -> None:
 
 
 # The learner
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """A recorder sees what one thread does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], device: torch.device) -> None:

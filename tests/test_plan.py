@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +75,6 @@ def test_parameters_are_those_of_the_agent(case: str) -> None:
     names = {"state_action_encoder": "phi", "goal_encoder": "psi"}
     taken = {names.get(n, n): sum(p.numel() for p in network.parameters()) for n, network in networks.named_children()}
     assert counted.parameters == taken
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Counting modes and hooks see what this thread does, and no second one beside it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -281,9 +281,9 @@ def _borders(mark: Callable[[], None]) -> Iterator[list[None]]:
         if len(passes) == 1:
             mark()
 
-    def marked_step(self: Adam) -> None:
+    def marked_step(self: Adam, skip: torch.Tensor | None = None) -> None:
         mark()
-        step(self)
+        step(self, skip)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

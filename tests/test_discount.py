@@ -104,4 +104,8 @@ def test_a_discount_that_cannot_move_is_refused(settings: dict[str, Any], messag
 
 def test_a_recipes_discount_does_not_bound_a_fitted_one() -> None:
     found = resolve(TrainConfig(env="reacher", discount="fitted"), device="cpu", num_cores=1)
-    assert (found.config.gamma, found.sources["gamma"]) == (0.99, "at most, fitted")
+    assert (found.config.gamma, found.sources["gamma"]) == (0.99, "to fit the discount")
+
+
+def test_it_is_fitted_to_uniform_actions() -> None:
+    assert resolve(TrainConfig(discount="fitted"), device="cpu", num_cores=1).config.prefill == "uniform"

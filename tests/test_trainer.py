@@ -263,7 +263,11 @@ def test_async_divides_the_threads_until_the_round_is_collected(tiny: Tiny) -> N
 @pytest.fixture
 def standing(tiny: Tiny, tmp_path: Path) -> Trainer:
     """A Trainer that has made many updates, on batches of 16: chance is ln 16 = 2.77."""
-    settings = resolution.resolve(tiny(), device="cpu", num_cores=1).config
+    return many_updates(tiny(), tmp_path)
+
+
+def many_updates(of: config.TrainConfig, tmp_path: Path) -> Trainer:
+    settings = resolution.resolve(of, device="cpu", num_cores=1).config
     (tmp_path / "run").mkdir()
     reporter = Quiet()
     made = Trainer(settings, tmp_path / "run", reporter, reporter.stop, None)
@@ -281,6 +285,21 @@ def test_a_critic_at_chance_is_told_once(standing: Trainer) -> None:
     with standing:
         assert warnings(standing, 2.76, 2.77, 2.78) == 1
         assert "--gamma 0.99" in standing.reporter.text()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("objective", "chance"), [("binary_nce", 0.234), ("c_learning", 1.386), ("nce_c_learning", 2.773)]
+)
+def test_every_objective_has_its_own_chance(tiny: Tiny, tmp_path: Path, objective: str, chance: float) -> None:
+    """The entropy of a coin of 1/16; 2 ln 2 and 4 ln 2."""
+    with many_updates(tiny(objective=objective, energy="dot"), tmp_path) as made:
+        assert warnings(made, 0.85 * chance) == 0
+        assert warnings(made, 0.95 * chance) == 1
+
+
+def test_what_compares_no_goals_is_never_at_chance(tiny: Tiny, tmp_path: Path) -> None:
+    with many_updates(tiny(algorithm="gcbc", representation_dim=config.AUTO), tmp_path) as made:
+        assert warnings(made, 5.0) == 0
 
 
 def test_a_critic_that_learns_is_not(standing: Trainer) -> None:

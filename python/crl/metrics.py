@@ -19,7 +19,7 @@ METRICS: Mapping[str, str] = {
     "updates": "updates so far",
     "wall_time": "seconds of training so far, pauses between resumed parts excluded",
     "train/critic_loss": "the loss of critic or model, penalty included; mean over the round, as all of train/",
-    "train/contrastive_loss": "the contrastive loss alone; ln(batch size) is chance for InfoNCE",
+    "train/contrastive_loss": "the contrastive loss alone; chance is ln(batch size) for InfoNCE, 2 ln 2 for C-learning",
     "train/gamma": "the discount of the goals in this round",
     "train/actor_loss": "mean of alpha log pi(a|s,g) - value, by default energy(phi(s,a), psi(g)); td3: of - Q(s,g,a)",
     "train/alpha_loss": "loss of the temperature",

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crl import checkpoint, datasets, discount, envs, losses, relabelling, run, sizes
+from crl import checkpoint, datasets, discount, envs, relabelling, run, sizes
 from crl.agent import Agent
 from crl.buffer import TrajectoryBuffer
 from crl.clock import Clock
@@ -422,13 +422,13 @@ class Trainer:
                 )
 
     def _warn_of_chance(self, row: dict[str, float]) -> None:
-        if self._warned_of_chance or self.progress.updates < CHANCE_UPDATES or "train/contrastive_loss" not in row:
+        loss, chance = row.get("train/contrastive_loss"), self.agent.algorithm.chance_loss(self.config.batch_size)
+        if self._warned_of_chance or self.progress.updates < CHANCE_UPDATES or loss is None or chance is None:
             return
-        chance = losses.chance_loss(losses.contrastive_loss_of(self.config.objective), self.config.batch_size)
-        if row["train/contrastive_loss"] > (1 - CHANCE_MARGIN) * chance:
+        if loss > (1 - CHANCE_MARGIN) * chance:
             self._warned_of_chance = True
             self.reporter.warn(
-                f"the critic sits at chance: contrastive loss {row['train/contrastive_loss']:.2f} after "
+                f"the critic sits at chance: contrastive loss {loss:.2f} after "
                 f"{self.progress.updates} updates, chance is {chance:.2f}. Goals about "
                 f"{1 / (1 - min(self.progress.gamma, 0.9999)):.0f} steps ahead tell nothing about the present here: "
                 f"the discount (--gamma {self.progress.gamma:g}) does not fit this environment; try a lower one, or "

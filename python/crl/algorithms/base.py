@@ -105,6 +105,14 @@ class Algorithm(abc.ABC):
             metrics, 0-d on the device: means over this rank's rows.
         """
 
+    def chance_loss(self, batch_size: int) -> float | None:
+        """train/contrastive_loss of a critic that cannot tell one goal from another; None where there is no such loss.
+
+        Args:
+            batch_size: rows of the batch of all ranks.
+        """
+        return None
+
     def after_step(self) -> None:
         """What follows Adam's step; called under the lock that keeps others from reading the weights."""
         for module in self._projected:

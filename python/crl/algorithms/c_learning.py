@@ -26,6 +26,9 @@ class CLearning(Contrastive):
         self.columns = tuple(dict.fromkeys(("next_observation", self._next_goal)))
         self.followed, self.target = self.networks, follower(self.networks)
 
+    def chance_loss(self, batch_size: int) -> float | None:
+        return bootstrap.chance_loss(self._nce_weight)
+
     def backward(self, rows: Rows) -> dict[str, Tensor]:
         noise, next_noise = self.noise(rows.action), self.noise(rows.action)
         goals = self._positives(rows)
@@ -75,6 +78,7 @@ class CLearning(Contrastive):
         with torch.no_grad():
             return {
                 "train/critic_loss": loss,
+                "train/contrastive_loss": loss,
                 "train/categorical_accuracy": (own > others).float().mean(),
                 "train/logits_pos": own.mean(),
                 "train/logits_neg": others.mean(),

@@ -68,6 +68,9 @@ class Contrastive(Algorithm):
     def make_networks(self, generator: torch.Generator) -> Encoders:
         return Encoders(self.spec, self.config, generator)
 
+    def chance_loss(self, batch_size: int) -> float | None:
+        return losses.chance_loss(losses.contrastive_loss_of(self.config.objective), batch_size)
+
     def backward(self, rows: Rows) -> dict[str, Tensor]:
         net, noise = self.networks, self.noise(rows.action)
         with self.numerics.network_precision():

@@ -39,6 +39,8 @@ class Config:
     width: int = WIDTH
     representation_dim: int = 64
     network: str = "residual"
+    image_encoder: str = "published"
+    crop_padding: int = 0
     residual_scale: str = "1"
     recompute: bool = False
     compile: bool = False

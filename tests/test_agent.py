@@ -40,6 +40,8 @@ class Config:
     width: int = 32
     representation_dim: int = 16
     network: str = "residual"
+    image_encoder: str = "published"
+    crop_padding: int = 0
     residual_scale: str = "1"
     recompute: bool = False
     compile: bool = False

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from test_resume import assert_same, resume, start
 
 import crl
@@ -17,7 +18,8 @@ from crl.config import TrainConfig
 from crl.envs import registry
 from crl.envs.layouts import Maze
 from crl.envs.pictures import FLOOR, POINT, SIZE, WALL, MazeCamera, PointMazeImages
-from crl.networks import SMALLEST_IMAGE, Actor, ResidualMLP, Vision, build_network
+from crl.images import ENCODERS, SMALLEST_IMAGE, Vision, random_crops
+from crl.networks import Actor, ResidualMLP, build_network
 from crl.resolution import resolve
 
 IMAGE = (64, 64, 3)
@@ -178,9 +180,45 @@ def test_what_moves_before_the_backdrop_is_soon_told_apart():
     torch.testing.assert_close(policy.act(shown, goal, deterministic=True), copied.act(shown, goal, deterministic=True))
 
 
-def test_the_seed_alone_decides_the_weights():
+def test_the_residual_encoder_is_stages_of_residual_blocks():
+    """Against torch's own functions, one after the other, and every weight by the name that a checkpoint gives it."""
+    generator = torch.Generator().manual_seed(0)
+    network = build_network("mlp", 64 * 64 * 3 + 2, 7, 16, 2, generator, image=IMAGE, encoder="residual")
+    weights = dict(network.named_parameters())
+    image, rest = torch.from_numpy(rows(5)).float(), torch.randn(5, 2)
+
+    def convolved(x, name, stride=1):
+        name = f"convolutions.{name}"
+        return F.conv2d(x, weights.pop(f"{name}.weight"), weights.pop(f"{name}.bias"), stride, padding=1)
+
+    x = torch.relu(convolved(image.view(5, 64, 64, 3).permute(0, 3, 1, 2) / 255, "stem", 2))
+    for stage in range(3):
+        x = F.max_pool2d(convolved(x, f"stages.{stage}.convolution"), 3, 2, 1)
+        for block in range(2):
+            inner = torch.relu(convolved(torch.relu(x), f"stages.{stage}.blocks.{block}.first"))
+            x = x + convolved(inner, f"stages.{stage}.blocks.{block}.second")
+    x = torch.relu(x)
+    assert x.shape[1:] == (64, 4, 4)
+    assert all(name.startswith("network.") for name in weights)
+    expected = network.network(torch.cat((x.flatten(1), rest), 1))
+    torch.testing.assert_close(network(torch.cat((image, rest), 1)), expected)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_pixels_get_no_gradient_and_actions_beside_them_do(encoder):
+    network = build_network("mlp", 64 * 64 * 3 + 2, 1, 8, 2, image=IMAGE, encoder=encoder)
+    x = torch.cat((torch.from_numpy(rows(2)).float(), torch.randn(2, 2)), 1).requires_grad_()
+    network(x).sum().backward()
+    assert not x.grad[:, :-2].any()
+    assert x.grad[:, -2:].all()
+    assert all(p.grad.any() for p in network.convolutions.parameters())
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_seed_alone_decides_the_weights(encoder):
     def make():
-        return build_network("mlp", 64 * 64 * 3, 4, 8, 2, torch.Generator().manual_seed(3), image=IMAGE)
+        generator = torch.Generator().manual_seed(3)
+        return build_network("mlp", 64 * 64 * 3, 4, 8, 2, generator, image=IMAGE, encoder=encoder)
 
     before = torch.random.get_rng_state()
     one, two = make(), make()
@@ -191,6 +229,82 @@ def test_the_seed_alone_decides_the_weights():
 def test_images_too_small_for_the_convolutions_are_refused():
     with pytest.raises(ValueError, match=f"at least {SMALLEST_IMAGE} by {SMALLEST_IMAGE}, got 20 by 64"):
         build_network("mlp", 20 * 64 * 3, 4, 8, 2, image=(20, 64, 3))
+    small = build_network("mlp", 5 * 7 * 3, 4, 8, 2, image=(5, 7, 3), encoder="residual")
+    assert small(torch.zeros(2, 5 * 7 * 3)).shape == (2, 4)
+
+
+# --- random crops -----------------------------------------------------------------------------------------------------
+
+
+def moved(image, down, right):
+    """An image (H, W, C) cropped out of itself padded by its edges, pixel by pixel."""
+    height, width, _ = image.shape
+    result = np.empty_like(image)
+    for i, j in np.ndindex(height, width):
+        result[i, j] = image[min(max(i + down, 0), height - 1), min(max(j + right, 0), width - 1)]
+    return result
+
+
+@pytest.mark.parametrize("padding", [1, 4])
+def test_crops_are_those_of_a_slow_loop(padding):
+    shape, count = (9, 7, 2), 60
+    random = np.random.default_rng(padding)
+    images = random.integers(0, 256, (count, *shape)).astype(np.float32)
+    uniform = random.random((count, 3), dtype=np.float32)
+    uniform[0] = (0.5, 0.0, 1 - 2**-24)  # as far as it goes
+    cropped = random_crops(torch.from_numpy(images.reshape(count, -1)), shape, padding, torch.from_numpy(uniform))
+    offsets = []
+    for image, (whether, *place), found in zip(images, uniform, cropped.numpy().reshape(images.shape), strict=True):
+        down, right = (int(u * np.float32(2 * padding + 1)) - padding if whether >= 0.5 else 0 for u in place)
+        offsets.append((down, right))
+        np.testing.assert_array_equal(found, moved(image, down, right))
+    assert offsets[0] == (-padding, padding)
+    assert {offset for pair in offsets for offset in pair} == set(range(-padding, padding + 1))
+
+
+def crops(agent, batch, count):
+    """What the algorithm is given of `batch` in so many updates: images (2, B, H, W, C) of observations and goals."""
+    given, backward = [], agent.algorithm.backward
+
+    def recorded(of):
+        images = (of.observation + agent.networks.backdrop, of.goal + agent.networks.backdrop)
+        given.append(torch.stack(images).round().reshape(2, -1, *IMAGE).numpy())
+        return backward(of)
+
+    agent.algorithm.backward = recorded
+    for _ in range(count):
+        agent.update(batch)
+    return given
+
+
+def image_agent(**settings):
+    small = {"env": NAME, "width": 8, "batch_size": 4, "num_threads": 1, "network": "mlp", "depth": 1}
+    return Agent(envs.spec(NAME), resolve(TrainConfig(**small, **settings), device="cpu", num_cores=1).config)
+
+
+def test_every_image_of_a_batch_is_cropped_by_itself():
+    """The seed decides how, what is saved goes on, and the other half is as it was."""
+    batch = crl.Batch(rows(16), np.zeros((16, 2), np.float32), rows(16, 1), np.ones(16, np.int32))
+    agent, again, other = (image_agent(crop_padding=2, seed=seed) for seed in (0, 0, 1))
+    first, then = crops(agent, batch, 2)
+    whole = np.stack((batch.observation, batch.goal)).reshape(2, -1, *IMAGE)
+    all_offsets = list(np.ndindex(5, 5))
+    offsets = np.zeros((2, 16), dtype=int)
+    for which in np.ndindex(2, 16):
+        padded = np.pad(whole[which], ((2, 2), (2, 2), (0, 0)), mode="edge")
+        candidates = [k for k, (d, r) in enumerate(all_offsets) if (padded[d:, r:][:64, :64] == first[which]).all()]
+        assert len(candidates) == 1
+        offsets[which] = candidates[0]
+    stayed = offsets == all_offsets.index((2, 2))
+    assert 8 <= stayed.sum() <= 25
+    assert (offsets[0] != offsets[1]).sum() > 8  # a goal is not moved as its observation is, which would tell the pair
+    assert not np.array_equal(first, then)
+    assert not np.array_equal(crops(other, batch, 1)[0], first)
+    np.testing.assert_array_equal(crops(again, batch, 1)[0], first)
+    resumed = image_agent(crop_padding=2)
+    resumed.load_state_dict(again.state_dict())
+    np.testing.assert_array_equal(crops(resumed, batch, 1)[0], then)
+    np.testing.assert_array_equal(crops(image_agent(), batch, 1)[0], whole)
 
 
 @pytest.mark.parametrize("change", [{"observation_dim": 5}, {"goal_dim": 2, "goal_indices": (0, 1)}])

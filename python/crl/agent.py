@@ -4,6 +4,7 @@ Letters: B rows of a batch, O observation, G goal, A action.
 """
 
 import copy
+import math
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -15,6 +16,7 @@ from crl import algorithms
 from crl.adam import Adam
 from crl.algorithms import Given, Rows
 from crl.graphs import Captured
+from crl.images import random_crops
 from crl.layers import by_layer_of
 from crl.networks import ResidualMLP
 from crl.policy import Array, Config, Networks, Numerics, Policy, Spec, check_same_rows
@@ -119,7 +121,8 @@ class Agent:
 
     def _learn(self, observation: Tensor, action: Tensor, goal: Tensor, *further: Tensor) -> dict[str, Tensor]:
         """All of an update that the device does. On a GPU it is captured: `crl.graphs` says what that takes."""
-        rows = Rows(observation, action, goal, dict(zip(self.columns, further, strict=True)))
+        observation, goal = self._seen(observation), self._seen(goal)
+        rows = Rows(observation, action, goal, dict(zip(self.columns, map(self._seen, further), strict=True)))
         self._forget_gradients()
         metrics = self.algorithm.backward(rows)
         with torch.no_grad():
@@ -141,23 +144,31 @@ class Agent:
         return metrics
 
     def _rows(self, batch: Batch) -> Rows:
-        """The batch on the device, checked; images before their backdrop, which the first batch of a run sets."""
-        spec, net = self.spec, self.networks
+        """The batch on the device, checked. The first one of a run sets the backdrop of images."""
+        spec, backdrop = self.spec, self.networks.backdrop
         observation = self._numerics.rows("batch.observation", batch.observation, spec.observation_dim)
         action = self._numerics.rows("batch.action", batch.action, spec.action_dim)
         goal = self._numerics.rows("batch.goal", batch.goal, spec.goal_dim)
         further = {name: self._numerics.column(getattr(batch, name)) for name in self.columns}
         check_same_rows(observation=observation, action=action, goal=goal, **further)
-        if net.backdrop is not None:
-            if not self._seen_images:
-                with self._weights_lock:
-                    net.backdrop.copy_(torch.cat((observation, goal)).mean(0))
-                    self._ranks.average([net.backdrop])
-                self._seen_images = True
-            observation, goal = net.before_backdrop(observation), net.before_backdrop(goal)
-            images = [name for name, rows in further.items() if rows.shape[1:] == net.backdrop.shape]
-            further |= {name: net.before_backdrop(further[name]) for name in images}
+        if backdrop is not None and not self._seen_images:
+            with self._weights_lock:
+                backdrop.copy_(torch.cat((observation, goal)).mean(0))
+                self._ranks.average([backdrop])
+            self._seen_images = True
         return Rows(observation, action, goal, further)
+
+    def _seen(self, rows: Tensor) -> Tensor:
+        """Images as the networks learn from them, cropped at random and before their backdrop; others as they are."""
+        net, padding = self.networks, self.config.crop_padding
+        if net.image is None or rows.shape[1:] != (math.prod(net.image),):
+            return rows
+        if padding:
+            # Of all ranks, so that their generators stay the same.
+            shape, generator = (self._ranks.size * len(rows), 3), self._update_generator
+            random = self._ranks.own(torch.rand(shape, generator=generator, device=self.device))
+            rows = random_crops(rows, net.image, padding, random)
+        return net.before_backdrop(rows)
 
     def _forget_gradients(self) -> None:
         for module in self.networks.modules():

@@ -101,6 +101,12 @@ class TrainConfig:
         "What blocks add is multiplied by 1 (Wang et al. 2025), or by 1/sqrt(number of blocks).",
         choices=("1", "depth"),
     )
+    image_encoder: str = _setting(
+        "published",
+        "Networks",
+        "Convolutions that look at images: those of DQN, as published, or a small residual network (after IMPALA's).",
+        choices=("published", "residual"),
+    )
     representation_dim: int = _setting(AUTO, "Networks", "Dimensions of the representations phi and psi.", at_least=1)
 
     algorithm: str = _setting(
@@ -210,6 +216,12 @@ class TrainConfig:
     )
     learning_rate: float = _setting(AUTO, "Objective", "Adam step size of actor, critic and temperature.", above=0)
     batch_size: int = _setting(AUTO, "Objective", "Rows in a batch; the others' goals are the negatives.", at_least=2)
+    crop_padding: int = _setting(
+        0,
+        "Objective",
+        "Learn from images of which half are moved at random by up to so many pixels, down or up and right or left.",
+        at_least=0,
+    )
 
     total_env_steps: int = _setting(AUTO, "Schedule", "Environment steps of the whole run.", at_least=1)
     num_envs: int = _setting(AUTO, "Schedule", "Worlds simulated in parallel.", at_least=1)

@@ -1,10 +1,9 @@
-"""The residual network, the plain one, networks behind convolutions, and the tanh-Gaussian head of the actor.
+"""The residual network, the plain ones, and the tanh-Gaussian head of the actor.
 
 Letters: B rows, O observation, G goal, A action, R representation, W width.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from crl import residual
 from crl.config import LAYERS_PER_BLOCK, check_depth
 from crl.errors import nearest
 from crl.hyperspherical import HypersphericalMLP
+from crl.images import Vision
 from crl.layers import Dense, Stacked, check_sizes
 from crl.losses import tanh_gaussian_log_prob
 from crl.residual import EPSILON, Memory, Settings, Weights, middle
@@ -21,8 +21,6 @@ from crl.residual import EPSILON, Memory, Settings, Weights, middle
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 PLACES = ("first", "middle", "last")
 """Blocks that are measured."""
-SMALLEST_IMAGE = 36
-"""Pixels on a side that three convolutions without padding leave something of."""
 
 
 class Layer(nn.Module):
@@ -172,66 +170,6 @@ class NormedMLP(MLP):
         return self.output(x)  # type: ignore[no-any-return]
 
 
-class Vision(nn.Module):
-    """Any network behind the convolutions of the image tasks of Eysenbach et al. (2022), those of DQN.
-
-    Its input begins with images, one or more, row by row, their values of 0 to 255 less those of the backdrop
-    (`crl.policy.Networks.before_backdrop`); what follows are numbers. All
-    images of an input pass the same convolutions.
-
-    Args:
-        image: height, width, channels; at least 36 by 36.
-        images: how many an input begins with.
-        in_dim: entries of an input, images included.
-        build: makes the network behind, given its input's entries.
-        generator: source of the initial weights of the convolutions.
-    """
-
-    def __init__(
-        self,
-        image: tuple[int, int, int],
-        images: int,
-        in_dim: int,
-        build: Callable[[int], nn.Module],
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        height, width, channels = image
-        if min(height, width) < SMALLEST_IMAGE:
-            raise ValueError(f"image: expected at least {SMALLEST_IMAGE} by {SMALLEST_IMAGE}, got {height} by {width}")
-        self._image, self._images = image, images
-        sizes = [(channels, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)]
-        self.convolutions = nn.Sequential(
-            *(layer for size in sizes for layer in (Convolution(*size, generator), nn.ReLU()))
-        )
-        with torch.no_grad():
-            seen = self.convolutions(torch.zeros(1, channels, height, width)).numel()
-        self.network = build(images * seen + in_dim - images * math.prod(image))
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width, channels = self._image
-        pixels = self._images * height * width * channels
-        images = x[:, :pixels].view(-1, height, width, channels).permute(0, 3, 1, 2)
-        seen = self.convolutions(images / 255).flatten(1).view(len(x), -1)
-        return self.network(torch.cat((seen, x[:, pixels:]), -1))  # type: ignore[no-any-return]
-
-
-class Convolution(nn.Conv2d):
-    """A convolution without padding, whose weights are drawn from `generator` by the same law as a `Dense`'s."""
-
-    def __init__(
-        self, channels: int, filters: int, size: int, stride: int, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__(channels, filters, size, stride)
-        bound = 1 / math.sqrt(channels * size * size)
-        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
-        assert self.bias is not None
-        nn.init.zeros_(self.bias)
-
-    def reset_parameters(self) -> None:
-        """Leave out PyTorch's own initialisation, which would draw from the global generator."""
-
-
 NETWORKS: dict[str, type[ResidualMLP] | type[MLP] | type[HypersphericalMLP]] = {
     "residual": ResidualMLP,
     "mlp": MLP,
@@ -251,11 +189,13 @@ def build_network(
     *,
     image: tuple[int, int, int] | None = None,
     images: int = 1,
+    encoder: str = "published",
     **options: bool,
 ) -> nn.Module:
     """The network of `NETWORKS` called `network`, behind convolutions if its input begins with images.
 
-    `options` are those of `ResidualMLP`, which others do not have.
+    `image`, `images` and `encoder` are those of `crl.images.Vision`, `options` those of `ResidualMLP`, which others do
+    not have.
     """
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}.{nearest(network, NETWORKS)}")
@@ -267,14 +207,14 @@ def build_network(
         chosen = {name: True for name, given in options.items() if given}
         return NETWORKS[network](entries, out_dim, width, depth, generator=generator, **chosen)
 
-    return Vision(image, images, in_dim, build, generator) if image else build(in_dim)
+    return Vision(image, images, in_dim, build, encoder, generator) if image else build(in_dim)
 
 
 class Actor(nn.Module):
     """A tanh-Gaussian policy: one network of observation and goal, whose output is split into mean and log std.
 
     The log standard deviation is -5 + 3.5 (tanh(u) + 1), so within [-5, 2]. `image` is the shape of observation and
-    goal where they are images, `options` those of `build_network`.
+    goal where they are images, seen by `encoder`; `options` are those of `build_network`.
     """
 
     def __init__(
@@ -287,6 +227,7 @@ class Actor(nn.Module):
         network: str = "residual",
         *,
         image: tuple[int, int, int] | None = None,
+        encoder: str = "published",
         generator: torch.Generator | None = None,
         **options: bool,
     ) -> None:
@@ -294,9 +235,8 @@ class Actor(nn.Module):
         check_sizes(observation_dim=observation_dim, goal_dim=goal_dim, action_dim=action_dim)
         self.action_dim = action_dim
         entries = observation_dim + goal_dim
-        self.network = build_network(
-            network, entries, 2 * action_dim, width, depth, generator, image=image, images=2, **options
-        )
+        sizes = entries, 2 * action_dim, width, depth
+        self.network = build_network(network, *sizes, generator, image=image, images=2, encoder=encoder, **options)
 
     def forward(self, observation: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """(B, O), (B, G) -> mean and log std of the Gaussian before the tanh, (B, A) each.

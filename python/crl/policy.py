@@ -51,6 +51,10 @@ class Config(Protocol):
     @property
     def network(self) -> str: ...
     @property
+    def image_encoder(self) -> str: ...
+    @property
+    def crop_padding(self) -> int: ...
+    @property
     def residual_scale(self) -> str: ...
     @property
     def recompute(self) -> bool: ...
@@ -106,26 +110,28 @@ class Networks(nn.Module):
     def __init__(self, spec: Spec, config: Config, generator: torch.Generator) -> None:
         super().__init__()
         o, g, a = spec.observation_dim, spec.goal_dim, spec.action_dim
-        self._image = getattr(spec, "image", None)
+        self.image: tuple[int, int, int] | None = getattr(spec, "image", None)
+        """Height, width and channels, where observations and goals are images."""
         self._network, self._width, self._depth = config.network, config.width, config.critic_depth
         self._options: dict[str, Any] = {
+            "image": self.image,
+            "encoder": config.image_encoder,
             "scaled": config.residual_scale == "depth",
             "recompute": config.recompute,
             "compile": config.compile,
         }
         self.actor = Actor(
             *(o, g, a, config.width, config.actor_depth, config.network),
-            image=self._image,
             generator=generator,
             **self._options,
         )
         self.backdrop: Tensor | None
-        self.register_buffer("backdrop", torch.full((g,), GREY) if self._image else None)
+        self.register_buffer("backdrop", torch.full((g,), GREY) if self.image else None)
 
     def build(self, in_dim: int, out_dim: int, generator: torch.Generator, images: int = 1) -> nn.Module:
         """A network of the critic's depth, (B, in_dim) -> (B, out_dim), whose input begins with so many images."""
         sizes = in_dim, out_dim, self._width, self._depth
-        return build_network(self._network, *sizes, generator, image=self._image, images=images, **self._options)
+        return build_network(self._network, *sizes, generator, images=images, **self._options)
 
     def explore(self, mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
         """The actions to collect with, of the actor's outputs and standard normal noise, (..., A) each."""

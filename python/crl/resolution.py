@@ -148,9 +148,8 @@ def _check_together(config: TrainConfig) -> None:
     _check_discount(config)
     _check_schedule(config)
     _check_algorithm(config, envs.spec(config.env, **config.env_kwargs))
-    if config.goal_filter and envs.spec(config.env, **config.env_kwargs).image:
-        raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
     train = envs.spec(config.env, **config.env_kwargs)
+    _check_images(config, train)
     evaluation = envs.spec(config.eval_env, **config.eval_env_kwargs)
     for name in ("observation_dim", "goal_dim", "action_dim"):
         if getattr(train, name) != getattr(evaluation, name):
@@ -221,6 +220,24 @@ def _check_bootstraps(config: TrainConfig) -> None:
         raise ConfigError(f"gamma must be below 1 with objective {config.objective}, got 1.")
     if config.logsumexp_penalty:
         raise ConfigError(f"logsumexp_penalty must be 0 with objective {config.objective}, which compares no pairs.")
+
+
+def _check_images(config: TrainConfig, spec: "EnvSpec") -> None:
+    """Refuse what needs images where there are none, and what images cannot be learnt with."""
+    if spec.image and config.goal_filter:
+        raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
+    if not spec.image:
+        for name, unused in (("image_encoder", "published"), ("crop_padding", 0)):
+            if getattr(config, name) != unused:
+                raise ConfigError(
+                    f"{name} is of images, and {config.env} shows none: leave it out, got {getattr(config, name)!r}, "
+                    "or choose an environment whose name ends with _image."
+                )
+    elif config.crop_padding >= min(spec.image[:2]):
+        raise ConfigError(
+            f"crop_padding must be less than the pixels of a side, {min(spec.image[:2])} in {config.env}, got "
+            f"{config.crop_padding}."
+        )
 
 
 def _check_algorithm(config: TrainConfig, spec: "EnvSpec") -> None:

@@ -18,12 +18,11 @@ from crl.bootstrap import NCE_WEIGHTS
 from crl.config import LAYERS_PER_BLOCK, OF_BLOCKS, TrainConfig
 from crl.envs import EnvSpec
 from crl.errors import ConfigError
+from crl.images import BLOCKS, PUBLISHED, STAGES, STEM
 from crl.memory import free_device_memory, free_memory
 
 FLOAT = 4
 """Bytes of a weight, a gradient, a moment, an activation."""
-CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-"""Filters, size and stride of each, as in `networks.Vision`."""
 BATCHES_AHEAD = 6
 """Batches that a loader for CUDA keeps: those filled ahead, the one on its way, the one in use."""
 SHARE = 0.9
@@ -41,6 +40,8 @@ class Layer:
     """Numbers kept for the backward pass where its weights learn."""
     kept_frozen: int
     """Numbers kept where gradients only pass through to its input: the input itself is then not needed."""
+    of_images: bool = False
+    """A convolution. What it sees gets no gradient, so where its weights are fixed it has no backward pass."""
 
 
 def network_layers(
@@ -52,28 +53,24 @@ def network_layers(
     *,
     image: tuple[int, int, int] | None = None,
     images: int = 1,
+    encoder: str = "published",
     recompute: bool = False,
 ) -> list[Layer]:
     """The layers of `networks.build_network` with the same arguments.
 
     Dense(I -> W) has I W weights and W biases, LayerNorm 2 W more. A backward pass keeps of Dense and swish the output
     (W each; the last is the next layer's input), of LayerNorm mean and deviation, and with it the sigmoid (behind GELU,
-    its output) and between blocks the sum, whether weights learn or not; of a convolution its output behind the ReLU.
+    its output) and between blocks the sum, whether weights learn or not.
     Where blocks `recompute` their insides, one has all of this and the others the sum; all but the last are then made
     twice.
     """
-    layers = []
-    entries = in_dim
+    entries, layers = in_dim, list[Layer]()
     if image is not None:
-        (rows, columns, channels), seen = image, images * math.prod(image)
-        entries -= seen
-        for filters, size, stride in CONVOLUTIONS:
-            rows, columns = (rows - size) // stride + 1, (columns - size) // stride + 1
-            weights = channels * filters * size * size
-            outputs = images * rows * columns * filters
-            layers.append(Layer(weights + filters, images * rows * columns * weights, seen + outputs, outputs))
-            channels, seen = filters, 0  # What it sees is the output of the one before, counted there.
-        entries += outputs
+        made, seen = (_published if encoder == "published" else _residual)(image)
+        layers = [
+            Layer(layer.parameters, images * layer.products, images * layer.kept, 0, of_images=True) for layer in made
+        ]
+        entries += images * (seen - math.prod(image))
     if network == "hyperspherical":
         return layers + _spherical_layers(entries, out_dim, width, depth)
     normalised = network == "residual"
@@ -88,6 +85,47 @@ def network_layers(
         layers.append(Layer((size + 1) * width + scales, size * width, given + width + kept, frozen))
     layers.append(Layer((width + 1) * out_dim, width * out_dim, out_dim, out_dim))
     return layers
+
+
+def _published(image: tuple[int, int, int]) -> tuple[list[Layer], int]:
+    """The convolutions of `images.published` for one image, and the numbers that they make of it.
+
+    The first keeps its image, all keep their output behind the ReLU, which is what the next one sees.
+    """
+    (rows, columns, channels), seen, layers = image, math.prod(image), list[Layer]()
+    for filters, size, stride in PUBLISHED:
+        rows, columns = (rows - size) // stride + 1, (columns - size) // stride + 1
+        outputs = rows * columns * filters
+        weights = channels * size * size
+        layers.append(Layer((weights + 1) * filters, weights * outputs, seen + outputs, 0))
+        channels, seen = filters, 0
+    return layers, outputs
+
+
+def _residual(image: tuple[int, int, int]) -> tuple[list[Layer], int]:
+    """Those of `images.ResidualConvolutions`.
+
+    Kept are, beside the image: of every ReLU its output; of a stage's first convolution, from the second stage on, what
+    it sees; and of its largest values all that they were taken from, and where they were, an integer of 8 bytes each.
+    """
+    rows, columns, channels = image
+
+    def layer(filters: int, seen: int, kept: int) -> Layer:
+        weights = 9 * seen
+        return Layer((weights + 1) * filters, weights * rows * columns * filters, kept, 0)
+
+    rows, columns = (rows + 1) // 2, (columns + 1) // 2
+    layers = [layer(STEM, channels, math.prod(image) + rows * columns * STEM)]
+    seen, sums = STEM, 0
+    for filters in STAGES:
+        before = layer(filters, seen, 0)
+        kept = sums + rows * columns * filters
+        rows, columns, seen = (rows + 1) // 2, (columns + 1) // 2, filters
+        sums = rows * columns * filters
+        layers.append(dataclasses.replace(before, kept=kept + 2 * sums))
+        layers += 2 * BLOCKS * [layer(filters, filters, sums)]
+    layers[-1] = dataclasses.replace(layers[-1], kept=2 * sums)
+    return layers, sums
 
 
 def _spherical_layers(in_dim: int, out_dim: int, width: int, depth: int) -> list[Layer]:
@@ -116,7 +154,8 @@ def flop(layers: list[Layer], rows: int, *, weights: bool, inputs: bool) -> int:
     that of its input, which the first layer only needs where `inputs` is true.
     """
     forward = sum(layer.products for layer in layers)
-    backward = weights * forward + forward - (0 if inputs else layers[0].products)
+    through = sum(layer.products for layer in layers if weights or not layer.of_images)
+    backward = weights * forward + through - (0 if inputs else layers[0].products)
     return 2 * rows * (forward + backward)
 
 
@@ -172,7 +211,14 @@ def of(config: TrainConfig) -> Sizes:
     spec = envs.spec(config.env, **config.env_kwargs)
     o, g, a, r = spec.observation_dim, spec.goal_dim, spec.action_dim, config.representation_dim
     rows, width, image = config.batch_size, config.width, spec.image
-    layers = functools.partial(network_layers, config.network, width=width, image=image, recompute=config.recompute)
+    layers = functools.partial(
+        network_layers,
+        config.network,
+        width=width,
+        image=image,
+        encoder=config.image_encoder,
+        recompute=config.recompute,
+    )
     actor = layers(o + g, 2 * a, depth=config.actor_depth, images=2)
     critic = functools.partial(layers, depth=config.critic_depth)
     contrastive = config.algorithm == "crl"
@@ -197,7 +243,8 @@ def of(config: TrainConfig) -> Sizes:
     work += sum(flop(network, rows, weights=False, inputs=True) for network in passed)
     work += sum(2 * rows * layer.products for network in bootstrapping for layer in network)
     if config.recompute:
-        again = (layer for network in (actor, *passed, *learning) for layer in network[1 : -1 - LAYERS_PER_BLOCK])
+        dense = ([layer for layer in network if not layer.of_images] for network in (actor, *passed, *learning))
+        again = (layer for network in dense for layer in network[1 : -1 - LAYERS_PER_BLOCK])
         work += 2 * rows * sum(layer.products for layer in again)
     if contrastive and (config.energy in ("dot", "cosine") or (config.energy == "norm" and config.device == "cpu")):
         work += 3 * 2 * rows * rows * r

@@ -20,7 +20,6 @@ from conftest import TINY_OPTIONS, Quiet
 
 from crl import checkpoint, config, envs, resolution
 from crl.cli import VERBS, main
-from crl.cli.plot import band
 from crl.config import SETTINGS, TrainConfig, file_key
 from crl.trainer import train
 
@@ -139,11 +138,11 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     crl: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
-    hidden = {"torch", "mujoco", "matplotlib"}
+    hidden = {"torch", "mujoco", "matplotlib", "scipy"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in hidden else find(name, *more))
     one_line(crl("train"), 2, 'torch, mujoco is not installed: pip install "crl[train]"')
     one_line(crl("eval", "run"), 2, 'pip install "crl[train]"')
-    one_line(crl("plot", "run"), 2, 'matplotlib is not installed: pip install "crl[plot]"')
+    one_line(crl("plot", "run"), 2, 'matplotlib, scipy is not installed: pip install "crl[plot]"')
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,7 +257,7 @@ def test_plot_draws_and_tabulates(crl: Callable[..., Result], tiny: Tiny, tmp_pa
 
 
 def test_plot_names_runs_by_what_differs(tiny: Tiny, tmp_path: Path) -> None:
-    from crl.cli.plot import Run, apart, grouped
+    from crl.report.runs import Run, apart
 
     def made(name: str, **changes: Any) -> Run:
         settings = resolution.resolve(tiny(name, **changes), device="cpu", num_cores=1).config
@@ -266,22 +265,7 @@ def test_plot_names_runs_by_what_differs(tiny: Tiny, tmp_path: Path) -> None:
 
     runs = [made("a", depth=4), made("b", depth=4, seed=1), made("c", depth=8)]
     assert list(apart(runs)) == ["depth 4, seed 0", "depth 4, seed 1", "depth 8, seed 0"]
-    sizes = {name: len(members) for name, members in grouped(runs).items()}
-    assert sizes == {"depth 4 (2 seeds)": 2, "depth 8 (1 seed)": 1}
-    assert list(grouped(runs[:2])) == ["point_short, depth 4 (2 seeds)"]
     assert list(apart([runs[0], made("again", depth=4)])) == ["a", "again"]  # nothing differs: their directories
-
-
-def test_the_band_is_where_all_curves_are_known() -> None:
-    import numpy as np
-
-    at, mean, low, high = band(
-        [(np.array([0.0, 2.0, 4.0]), np.array([0.0, 2.0, 4.0])), (np.array([1.0, 3.0]), np.array([5.0, 5.0]))]
-    )
-    assert at.tolist() == [1, 2, 3]
-    assert mean.tolist() == [3, 3.5, 4]
-    assert low.tolist() == [1, 2, 3]
-    assert high.tolist() == [5, 5, 5]
 
 
 def test_plot_of_a_run_that_has_measured_nothing_yet(crl: Callable[..., Result], done: Path) -> None:

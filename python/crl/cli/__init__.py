@@ -17,6 +17,7 @@ VERBS = {
     "envs": "List the environments, or describe one.",
     "render": "Show a policy: video, contact sheet, paths.",
     "plot": "Plot the curves of one or several runs.",
+    "report": "What runs have shown, as one page.",
     "doctor": "What is installed here, and whether the physics is sound.",
     "bench": "Measure speed, beside others.",
 }

@@ -35,7 +35,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-HEAVY = {"torch", "mujoco", "gymnasium", "safetensors", "yaml", "matplotlib", "scipy", "tensorboard"}
+HEAVY = {"torch", "mujoco", "gymnasium", "safetensors", "yaml", "matplotlib", "scipy", "sklearn", "tensorboard"}
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,12 @@ def draw_paths(recording: Recording, picture: Path, *, visited: NDArray[np.float
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, (maze, shown) in zip(panels, grounds, strict=False):
-        _draw_ground(panel, maze)
+        draw_ground(panel, maze)
         _draw_trails(panel, recording, shown, maze is not None)
     for spare in panels[len(grounds) + (visited is not None) :]:
         spare.remove()
     if visited is not None:
-        _draw_ground(panels[-1], grounds[0][0])
+        draw_ground(panels[-1], grounds[0][0])
         _draw_density(figure, panels[-1], visited, grounds[0][0])
     reached = int(recording.reached[-1].sum())
     figure.suptitle(f"{recording.task.spec.name}: {reached} of {len(worlds)} episodes reached their goal")
@@ -59,8 +59,8 @@ def draw_paths(recording: Recording, picture: Path, *, visited: NDArray[np.float
     figure.savefig(picture, dpi=120 if shared else 70)
 
 
-def _draw_ground(panel: Any, maze: Maze | None) -> None:
-    """Walls, start and goals, lying as the maze's text does: x downwards, y to the right."""
+def draw_ground(panel: Any, maze: Maze | None, *, marks: bool = True) -> None:
+    """Walls and, with `marks`, start and goals, lying as the maze's text does: x downwards, y to the right."""
     from matplotlib.patches import Rectangle
 
     panel.set_aspect("equal")
@@ -74,6 +74,8 @@ def _draw_ground(panel: Any, maze: Maze | None) -> None:
         corner = ((left - 0.5) * cell, (top - 0.5) * cell)
         size = ((right - left + 1) * cell, (bottom - top + 1) * cell)
         panel.add_patch(Rectangle(corner, *size, color=WALL, linewidth=0))
+    if not marks:
+        return
     start, goals = maze.centres("R"), maze.centres("G")
     far = maze.is_far(goals)
     far = np.zeros(len(goals), dtype=np.bool_) if far is None else far

@@ -16,6 +16,7 @@ VERBS = {
     "eval": "Evaluate a run's policy.",
     "envs": "List the environments, or describe one.",
     "render": "Show a policy: video, contact sheet, paths.",
+    "analyze": "Look into the networks of runs: maps, probes, ranks.",
     "plot": "Plot the curves of one or several runs.",
     "report": "What runs have shown, as one page.",
     "doctor": "What is installed here, and whether the physics is sound.",

@@ -1,0 +1,118 @@
+"""Whether the way to a goal can be read from representations by a line: ridge regression on held-out states.
+
+Letters: G goals, P places, F features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crl.analysis import correlations, geodesics
+from crl.analysis.correlations import Estimate
+from crl.analysis.states import Ground
+from crl.analysis.subject import Subject
+
+Floats = NDArray[np.float64]
+PENALTIES = np.logspace(-4, 4, 17)
+HELD_OUT = {"places": "single places, a fifth at a time", "cells": "whole cells of the maze, one at a time"}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How well a line through features says the shortest path, over goals; intervals resample goals."""
+
+    features: str
+    held_out: str
+    """A key of `HELD_OUT`."""
+    width: int
+    """Entries of a feature vector."""
+    r2: Estimate
+    """1 - (squared errors) / (squared deviations from the mean), of all held-out places of a goal"""
+    spearman: Estimate
+    per_goal: Floats
+    """(G,) r2"""
+
+
+def predict(features: Floats, target: Floats, folds: NDArray[np.intp]) -> Floats:
+    """What is predicted of each place (P,), from features (P, F) and targets (P,) of all other folds (P,).
+
+    Standardised features, ridge regression; the penalty by leave-one-out of the places that are fitted.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    found = np.empty(len(target))
+    for fold in np.unique(folds):
+        held = folds == fold
+        line = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
+        found[held] = line.fit(features[~held], target[~held]).predict(features[held])
+    return found
+
+
+def r2(predicted: Floats, target: Floats) -> Floats:
+    """The coefficient of determination along the last axis, (..., P), (..., P) -> (...)."""
+    error = ((predicted - target) ** 2).sum(-1)
+    found: Floats = 1 - error / ((target - target.mean(-1, keepdims=True)) ** 2).sum(-1)
+    return found
+
+
+def measure(ground: Ground, goals: Floats, subjects: Sequence[Subject], fresh: int, seed: int = 0) -> list[Probe]:
+    """Probes of every subject, of the same networks with fresh weights, and of the plain observation and action.
+
+    For each goal a line of its own, of the features of every place with the subject's action for that goal: the same
+    actions for trained and untrained networks, so that they differ in nothing else.
+
+    Args:
+        goals: (G, 2), m.
+        fresh: how often weights are drawn anew; their predictions are judged one by one, and averaged.
+    """
+    path = geodesics.distances(ground.maze, goals, ground.places)
+    count, commanded = len(ground.places), ground.goals(goals)
+    folds = {
+        "places": np.random.default_rng(seed).permutation(count) % 5,
+        "cells": correlations.blocks_of(ground.places + 0.5 * ground.maze.cell, ground.maze.cell),
+    }
+    probes = []
+    for subject in subjects:
+        asked = [np.tile(goal, (count, 1)) for goal in commanded]
+        acted = [subject.action(ground.observation, goal) for goal in asked]
+        sources = {subject.label: [subject]}
+        if fresh:
+            sources[f"{subject.label}, untrained"] = [subject.untrained(10_000 + k) for k in range(fresh)]
+        for name, readers in sources.items():
+            told = [
+                [reader.features(ground.observation, goal, action) for goal, action in zip(asked, acted, strict=True)]
+                for reader in readers
+            ]
+            probes += [_judge(name, kind, told, path, fold) for kind, fold in folds.items()]
+        if subject is subjects[0] and not ground.task.spec.image:
+            plain = [np.hstack((ground.observation, action.cpu().numpy())).astype(np.float64) for action in acted]
+            probes += [_judge("observation and action", kind, [plain], path, fold) for kind, fold in folds.items()]
+    return probes
+
+
+def margins(probes: Sequence[Probe]) -> dict[str, Estimate]:
+    """By how much each trained subject's r2 is above that of untrained weights, goals in pairs: `LABEL, KIND`."""
+    known = {(probe.features, probe.held_out): probe for probe in probes}
+    return {
+        f"{name}, {kind} held out": correlations.mean(probe.per_goal - known[f"{name}, untrained", kind].per_goal)
+        for (name, kind), probe in known.items()
+        if (f"{name}, untrained", kind) in known
+    }
+
+
+def _judge(name: str, kind: str, features: list[list[Floats]], path: Floats, folds: NDArray[np.intp]) -> Probe:
+    """Of features (P, F) of each reader and goal."""
+    told = np.stack(
+        [
+            [predict(of_goal, target, folds) for of_goal, target in zip(of_reader, path, strict=True)]
+            for of_reader in features
+        ]
+    )
+    per_goal = r2(told, path).mean(0)
+    ranks = correlations.spearman(told, path).mean(0)
+    width = features[0][0].shape[1]
+    return Probe(name, kind, width, correlations.mean(per_goal), correlations.mean(ranks), per_goal)

@@ -39,6 +39,7 @@ class Config:
     width: int = WIDTH
     representation_dim: int = 64
     network: str = "residual"
+    normalize_observations: bool = False
     image_encoder: str = "published"
     crop_padding: int = 0
     residual_scale: str = "1"

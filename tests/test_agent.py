@@ -40,6 +40,7 @@ class Config:
     width: int = 32
     representation_dim: int = 16
     network: str = "residual"
+    normalize_observations: bool = False
     image_encoder: str = "published"
     crop_padding: int = 0
     residual_scale: str = "1"

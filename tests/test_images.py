@@ -169,14 +169,14 @@ def test_what_moves_before_the_backdrop_is_soon_told_apart():
     assert np.mean(losses[:5]) > np.log(64) - 0.2
     assert np.mean(losses[-5:]) < np.log(64) - 0.5
     state = agent.state_dict()
-    assert state["backdrop"].std() > 10
+    assert state["inputs.backdrop"].std() > 10
     copied = Agent(env.env_spec, config)
     copied.load_state_dict(state)
     shown, goal = env.reset(seed=1)[0]["observation"], env.reset(seed=2)[0]["desired_goal"]
     torch.testing.assert_close(copied.act(shown, goal, deterministic=True), agent.act(shown, goal, deterministic=True))
     policy = copied.policy()
     agent.update(buffer.sample(64, gamma=0.9))  # no later batch changes the backdrop
-    assert torch.equal(agent.state_dict()["backdrop"], state["backdrop"])
+    assert torch.equal(agent.state_dict()["inputs.backdrop"], state["inputs.backdrop"])
     torch.testing.assert_close(policy.act(shown, goal, deterministic=True), copied.act(shown, goal, deterministic=True))
 
 
@@ -267,7 +267,7 @@ def crops(agent, batch, count):
     given, backward = [], agent.algorithm.backward
 
     def recorded(of):
-        images = (of.observation + agent.networks.backdrop, of.goal + agent.networks.backdrop)
+        images = (of.observation + agent.networks.inputs.backdrop, of.goal + agent.networks.inputs.backdrop)
         given.append(torch.stack(images).round().reshape(2, -1, *IMAGE).numpy())
         return backward(of)
 

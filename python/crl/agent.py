@@ -4,7 +4,6 @@ Letters: B rows of a batch, O observation, G goal, A action.
 """
 
 import copy
-import math
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -69,7 +68,7 @@ class Agent:
         # Adam works element by element, so one for everything is the published three.
         self._adam = Adam(self._named_parameters(), config.learning_rate, self.algorithm.delayed)
         self._actor_average = [p.detach().clone() for p in self.networks.actor.parameters() if config.actor_ema]
-        self._seen_images = False
+        self._fitted = False
         self._weights_lock = threading.Lock()
         self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator, ranks=ranks)
         # Collectives stay plain calls: what goes wrong on another rank is an error of one of them.
@@ -121,8 +120,8 @@ class Agent:
 
     def _learn(self, observation: Tensor, action: Tensor, goal: Tensor, *further: Tensor) -> dict[str, Tensor]:
         """All of an update that the device does. On a GPU it is captured: `crl.graphs` says what that takes."""
-        observation, goal = self._seen(observation), self._seen(goal)
-        rows = Rows(observation, action, goal, dict(zip(self.columns, map(self._seen, further), strict=True)))
+        columns = zip(self.columns, map(self._seen, self.columns, further), strict=True)
+        rows = Rows(self._seen("observation", observation), action, self._seen("goal", goal), dict(columns))
         self._forget_gradients()
         metrics = self.algorithm.backward(rows)
         with torch.no_grad():
@@ -144,31 +143,31 @@ class Agent:
         return metrics
 
     def _rows(self, batch: Batch) -> Rows:
-        """The batch on the device, checked. The first one of a run sets the backdrop of images."""
-        spec, backdrop = self.spec, self.networks.backdrop
+        """The batch on the device, checked. The first one of a run sets how networks see its like."""
+        spec = self.spec
         observation = self._numerics.rows("batch.observation", batch.observation, spec.observation_dim)
         action = self._numerics.rows("batch.action", batch.action, spec.action_dim)
         goal = self._numerics.rows("batch.goal", batch.goal, spec.goal_dim)
         further = {name: self._numerics.column(getattr(batch, name)) for name in self.columns}
         check_same_rows(observation=observation, action=action, goal=goal, **further)
-        if backdrop is not None and not self._seen_images:
+        if not self._fitted:
             with self._weights_lock:
-                backdrop.copy_(torch.cat((observation, goal)).mean(0))
-                self._ranks.average([backdrop])
-            self._seen_images = True
+                self.networks.inputs.fit(observation, goal, self._ranks.average)
+            self._fitted = True
         return Rows(observation, action, goal, further)
 
-    def _seen(self, rows: Tensor) -> Tensor:
-        """Images as the networks learn from them, cropped at random and before their backdrop; others as they are."""
+    def _seen(self, name: str, rows: Tensor) -> Tensor:
+        """A column as the networks learn from it: images cropped at random, observations and goals by `crl.inputs`."""
         net, padding = self.networks, self.config.crop_padding
-        if net.image is None or rows.shape[1:] != (math.prod(net.image),):
+        seen_as = {"observation": net.inputs.of_observation, "goal": net.inputs.of_goal}.get(name.rpartition("_")[2])
+        if seen_as is None:
             return rows
-        if padding:
+        if net.image and padding:
             # Of all ranks, so that their generators stay the same.
             shape, generator = (self._ranks.size * len(rows), 3), self._update_generator
             random = self._ranks.own(torch.rand(shape, generator=generator, device=self.device))
             rows = random_crops(rows, net.image, padding, random)
-        return net.before_backdrop(rows)
+        return seen_as(rows)
 
     def _forget_gradients(self) -> None:
         for module in self.networks.modules():
@@ -216,9 +215,9 @@ class Agent:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next update depends on, as a flat dict of contiguous tensors.
 
-        Weights by layer name, `backdrop` where there are images, `log_alpha`, Adam's moments under `adam.exp_avg.` and
-        `adam.exp_avg_sq.`, `adam.steps`, the averaged actor under `actor_ema.` and a target under `target.` where there
-        is one, and the states of both random generators (uint8). A copy: later updates leave it as it is.
+        Weights by layer name, `inputs.` as `crl.inputs` keeps them, `log_alpha`, Adam's moments under `adam.exp_avg.`
+        and `adam.exp_avg_sq.`, `adam.steps`, the averaged actor under `actor_ema.` and a target under `target.` where
+        there is one, and the states of both random generators (uint8). A copy: later updates leave it as it is.
         """
         with self._weights_lock:
             return {name: tensor.detach().clone().contiguous() for name, tensor in self._state().items()}
@@ -234,7 +233,7 @@ class Agent:
         with self._weights_lock, torch.no_grad():
             for name, tensor in mine.items():
                 tensor.copy_(state[name])
-        self._seen_images = bool(state["adam.steps"].any())
+        self._fitted = bool(state["adam.steps"].any())
         self._update_generator.set_state(state["generator.update"].cpu())
         self._act_generator.set_state(state["generator.act"].cpu())
 

@@ -101,6 +101,11 @@ class TrainConfig:
         "What blocks add is multiplied by 1 (Wang et al. 2025), or by 1/sqrt(number of blocks).",
         choices=("1", "depth"),
     )
+    normalize_observations: bool = _setting(
+        AUTO,
+        "Networks",
+        "Networks see observations and goals less their mean and over their deviation, of the first batch.",
+    )
     image_encoder: str = _setting(
         "published",
         "Networks",

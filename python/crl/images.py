@@ -128,7 +128,7 @@ class Vision(nn.Module):
     """Any network behind convolutions.
 
     Its input begins with images, one or more, row by row, their values of 0 to 255 less those of the backdrop
-    (`crl.policy.Networks.before_backdrop`); what follows are numbers. All images of an input pass the same
+    (`crl.inputs`); what follows are numbers. All images of an input pass the same
     convolutions, and get no gradient.
 
     Args:

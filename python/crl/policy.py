@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crl.graphs import Captured
+from crl.inputs import Inputs
 from crl.networks import Actor, build_network, squash
 from crl.ranks import ALONE, Ranks
 
 Array = Tensor | NDArray[Any]
-
-
-GREY = 127.5
-"""Half of white: every image's backdrop until an agent has seen images, and that of Eysenbach et al. (2022) always."""
 
 
 class Spec(Protocol):
@@ -50,6 +47,8 @@ class Config(Protocol):
     def representation_dim(self) -> int: ...
     @property
     def network(self) -> str: ...
+    @property
+    def normalize_observations(self) -> bool: ...
     @property
     def image_encoder(self) -> str: ...
     @property
@@ -125,8 +124,7 @@ class Networks(nn.Module):
             generator=generator,
             **self._options,
         )
-        self.backdrop: Tensor | None
-        self.register_buffer("backdrop", torch.full((g,), GREY) if self.image else None)
+        self.inputs = Inputs(o, g, self.image, config.normalize_observations)
 
     def build(self, in_dim: int, out_dim: int, generator: torch.Generator, images: int = 1) -> nn.Module:
         """A network of the critic's depth, (B, in_dim) -> (B, out_dim), whose input begins with so many images."""
@@ -140,15 +138,6 @@ class Networks(nn.Module):
     def score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
         """How good each candidate is: (N, O), (N, G), (N, K, A) -> (N, K), in float32."""
         raise TypeError(f"{type(self).__name__} has no critic to choose among {action.shape[1]} candidates by")
-
-    def before_backdrop(self, rows: Tensor) -> Tensor:
-        """Images (N, O) or (N, G) less the mean image, `backdrop` (G,); other observations and goals as they are.
-
-        What moves before a fixed camera covers few pixels. Beside all the others, which are the same in every image, it
-        hardly moves a representation: all lie in one spot off the goals' spot, and for hundreds of updates distances
-        between the two say nothing about which goes with which.
-        """
-        return rows if self.backdrop is None else rows - self.backdrop
 
 
 class Numerics:
@@ -226,7 +215,7 @@ class Policy:
         o = self._numerics.rows("observation", observation, self._spec.observation_dim)
         g = self._numerics.rows("goal", goal, self._spec.goal_dim)
         check_same_rows(observation=o, goal=g)
-        o, g = self._networks.before_backdrop(o), self._networks.before_backdrop(g)
+        o, g = self._networks.inputs.of_observation(o), self._networks.inputs.of_goal(g)
         if deterministic and self._num_candidates == 1:
             return self._captured_mode(self._mode, o, g)
         return self._captured_sample(self._sample, o, g)

@@ -95,11 +95,11 @@ def resolve(config: TrainConfig, *, device: str, num_cores: int) -> Resolved:
     if values["discount"] == "fitted":
         # An untrained actor presses one way, and how fast that is forgotten differs from seed to seed.
         fill({"gamma": 0.99, "prefill": "uniform"}, "to fit the discount")
+    if spec.image:
+        fill(IMAGE_SIZES, "sizes for images")
     fill(RECIPES.get(values["env"], {}), f"recipe {values['env']}")
     if envs.is_adapted(spec.name):
         fill(adapted_recipe(spec.episode_length), "recipe adapted")
-    if spec.image:
-        fill(IMAGE_SIZES, "sizes for images")
     for sizes in device_sizes(kind, values):
         fill(sizes, f"sizes for {kind}")
     short_prefill = (values["total_env_steps"] or 0) // 5
@@ -233,7 +233,10 @@ def _check_images(config: TrainConfig, spec: "EnvSpec") -> None:
                     f"{name} is of images, and {config.env} shows none: leave it out, got {getattr(config, name)!r}, "
                     "or choose an environment whose name ends with _image."
                 )
-    elif config.crop_padding >= min(spec.image[:2]):
+        return
+    if config.normalize_observations:
+        raise ConfigError("normalize_observations is of numbers; images are always seen less their mean: leave it out.")
+    if config.crop_padding >= min(spec.image[:2]):
         raise ConfigError(
             f"crop_padding must be less than the pixels of a side, {min(spec.image[:2])} in {config.env}, got "
             f"{config.crop_padding}."

@@ -27,7 +27,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch as float32 tensors on the device; images cropped, where that is asked for, and before their backdrop."""
+    """A batch as float32 tensors on the device, observations and goals as the networks see them (`crl.inputs`)."""
 
     observation: Tensor
     """(B, O)"""

@@ -76,7 +76,8 @@ class TemporalDifference(Algorithm):
         goal, further = rows.goal, rows.further
         if kept := round(self.config.commanded_share * len(goal)):
             goal = torch.cat((further["desired_goal"][:kept], goal[kept:]))
-        reward = self.spec.reached(further["next_achieved_goal"], goal).float()
+        achieved, wanted = map(self.networks.inputs.goal_of, (further["next_achieved_goal"], goal))
+        reward = self.spec.reached(achieved, wanted).float()
         discount = self.config.gamma * (1 - further["next_terminal"])
         return Transitions(rows.observation, rows.action, goal, reward, discount, further["next_observation"])
 

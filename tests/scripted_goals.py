@@ -46,6 +46,31 @@ class Scripted(gymnasium.Env):
         return self._shown(), 7.0, over and self.episode % 2 == 0, over and self.episode % 2 == 1, told
 
 
+class ScriptedImages(Scripted):
+    """The same as images of 2 by 2 pixels: the first bytes are world (of 256), episode and moment."""
+
+    def __init__(self, tells: str = "is_success", told: str = "distance", alike: bool = True) -> None:
+        super().__init__(tells)
+        self.told, self.alike = told, alike
+        image = Box(0, 255, (2, 2, 3), np.uint8)
+        self.observation_space = Dict(observation=image, achieved_goal=image, desired_goal=image)
+
+    def _images(self, numbers: dict[str, Any]) -> dict[str, Any]:
+        place = numbers["observation"]
+        shown, goal = np.zeros((2, 2, 2, 3), np.uint8)
+        shown[0, 0], goal[0, 0, 2] = place % 256, 3
+        return {"observation": shown, "achieved_goal": shown + np.uint8(not self.alike), "desired_goal": goal}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        numbers, info = super().reset(seed=seed)
+        return self._images(numbers), {**info, self.told: 3.0}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        numbers, *rest, info = super().step(action)
+        return self._images(numbers), *rest, {**info, self.told: abs(3.0 - self.moment)}
+
+
 gymnasium.register("Scripted-v0", Scripted, max_episode_steps=50)
+gymnasium.register("ScriptedImages-v0", ScriptedImages, max_episode_steps=50)
 gymnasium.register("ScriptedForever-v0", Scripted)
 NAME = "gymnasium:scripted_goals:Scripted-v0"

@@ -28,7 +28,7 @@ from crl.config import (
 )
 from crl.errors import ConfigError
 from crl.presets import DEFAULTS, IMAGE_SIZES, PRESETS, RECIPES, adapted_recipe, device_sizes, preset
-from crl.publications import PUBLICATIONS
+from crl.publications import OF_IMAGES, PUBLICATIONS
 from crl.resolution import resolve
 
 
@@ -262,7 +262,8 @@ def test_resolving_leaves_only_the_run_directory_open_and_changes_nothing_twice(
 def test_with_a_data_set_only_updates_are_scheduled() -> None:
     for device in ("cpu", "cuda"):
         for name in ("default", *PRESETS):
-            once = resolved(device, preset=name, env="point_maze", dataset="walks.safetensors")
+            env = "point_u_maze_image" if name in OF_IMAGES else "point_maze"
+            once = resolved(device, preset=name, env=env, dataset="walks.safetensors")
             assert [name for name in SETTINGS if getattr(once, name) is AUTO] == [
                 *(name for name in SETTINGS if name in COLLECTING),
                 "run_dir",
@@ -331,6 +332,11 @@ def test_possible_depths() -> None:
         ({"objective": "nce_c_learning", "energy": "dot", "gamma": 1.0}, "gamma must be below 1"),
         ({"objective": "c_learning", "energy": "dot", "logsumexp_penalty": 0.1}, "which compares no pairs"),
         ({"env": "point_u_maze_image", "goal_filter": 0.1}, "goal_filter must be 0 where goals are images"),
+        (
+            {"env": "point_u_maze_image", "preset": "paper"},
+            "for states, and point_u_maze_image shows images",
+        ),
+        ({"env": "ant", "preset": "eysenbach2022_image"}, "for images, and ant shows numbers: leave the preset out"),
         ({"env": "ant", "image_encoder": "residual"}, "image_encoder is of images, and ant shows none: leave it out"),
         ({"env": "ant", "crop_padding": 4}, "crop_padding is of images, and ant shows none: leave it out, got 4"),
         ({"env": "point_u_maze_image", "crop_padding": 64}, "crop_padding must be less than the pixels of a side, 64"),
@@ -435,7 +441,8 @@ def test_a_recipe_is_what_a_run_gets(env: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLICATIONS)
 def test_every_value_of_a_publication_is_set_with_its_source(name: str) -> None:
-    found = resolve(TrainConfig(env="pusher_easy", preset=name), device="cpu", num_cores=2)
+    env = "point_u_maze_image" if name in OF_IMAGES else "pusher_easy"
+    found = resolve(TrainConfig(env=env, preset=name), device="cpu", num_cores=2)
     schedule = ("total_updates", "eval_interval", "updates_per_collect")  # of data sets alone, where it counts updates
     without = schedule if "total_updates" in PUBLICATIONS[name] else ()
     for setting, (value, source) in PUBLICATIONS[name].items():

@@ -14,18 +14,19 @@ import torch
 from click.testing import CliRunner
 from conftest import Quiet
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-from scripted_goals import HIGH, LENGTHS, LOW, NAME, Scripted
+from scripted_goals import HIGH, LENGTHS, LOW, NAME, Scripted, ScriptedImages
 
 import crl
 from crl import checkpoint, envs
 from crl.cli import main
 from crl.collector import Collector
 from crl.config import TrainConfig
-from crl.envs import goal_env, third_party
+from crl.envs import adapters, goal_env, third_party
 from crl.evaluation import evaluate
 from crl.presets import adapted_recipe
 
 WORLDS = 3
+IMAGES = NAME.replace("Scripted-", "ScriptedImages-")
 
 
 class ByWhatItSees:
@@ -142,6 +143,51 @@ def test_an_asynchronous_vector_environment_can_be_wrapped():
     worlds.close()
 
 
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_images_are_those_of_the_same_worlds_with_numbers(mode):
+    """And how far a goal is has been told, by a reset too; pixels are not measured."""
+    numbers, images = (
+        envs.wrap(SyncVectorEnv([world] * WORLDS, autoreset_mode=mode), episode_length=4)
+        for world in (Scripted, ScriptedImages)
+    )
+    assert images.env_spec.image == (2, 2, 3)
+    (state, _), (shown, info) = numbers.reset(seed=5), images.reset(seed=5)
+    for step in range(20):
+        assert images.observation_space.contains(shown)
+        np.testing.assert_array_equal(shown["observation"][:, :3], state["observation"] % 256)
+        np.testing.assert_array_equal(shown["achieved_goal"], shown["observation"])
+        np.testing.assert_array_equal(shown["desired_goal"], np.uint8([[0, 0, 3, *[0] * 9]] * WORLDS))
+        if step == 0 or mode == AutoresetMode.NEXT_STEP:
+            np.testing.assert_array_equal(info["distance"], np.abs(3 - state["observation"][:, 2]))
+        action = np.zeros((WORLDS, 2))
+        state, reward, *ends, told = numbers.step(action)
+        shown, same, *same_ends, info = images.step(action)
+        np.testing.assert_array_equal([same, *same_ends, info["success"]], [reward, *ends, told["success"]])
+        if mode != AutoresetMode.NEXT_STEP and "final_obs" in info:
+            for image, place in zip(info["final_obs"], told["final_obs"], strict=True):
+                if place is not None:
+                    np.testing.assert_array_equal(image["observation"][:3], place["observation"] % 256)
+
+
+def test_images_pass_through_processes_and_a_run(tmp_path, monkeypatch):
+    env = envs.make(IMAGES, 4, seed=1, workers=2)
+    same = envs.make(IMAGES, 4, seed=1, workers=0)
+    for one, two in ((env.reset(), same.reset()), (env.step(np.zeros((4, 2))), same.step(np.zeros((4, 2))))):
+        np.testing.assert_array_equal(one[0]["observation"], two[0]["observation"])
+        np.testing.assert_array_equal(one[-1]["distance"], two[-1]["distance"])
+        assert one[0]["desired_goal"].dtype == np.uint8
+    env.close()
+    make = goal_env.make
+    monkeypatch.setattr(goal_env, "make", lambda *given, **named: make(*given, **{**named, "workers": 0}))
+    settings = {**TINY, "env": IMAGES, "image_encoder": "residual", "crop_padding": 1, "total_env_steps": 80}
+    run = crl.train(TrainConfig(**{**settings, "eval_interval": 80}, run_dir=str(tmp_path / "run"))).run_dir
+    buffer = crl.TrajectoryBuffer.load(checkpoint.latest(run) / "buffer.crlb")
+    batch = buffer.sample(1000, goal="final")
+    assert batch.goal.dtype == np.uint8
+    np.testing.assert_array_equal(batch.goal[:, 2] - batch.observation[:, 2], batch.offset)
+    np.testing.assert_array_equal(batch.goal[:, :2], batch.observation[:, :2])
+
+
 def test_seeds():
     def worlds_of(seed):
         return envs.make(NAME, 8, seed=seed, workers=0).reset()[0]["observation"][:, 0]
@@ -185,8 +231,17 @@ def test_spec():
         ("gymnasium:Scriptd-v0", {}, r"gymnasium has no environment 'Scriptd-v0'. Did you mean .*'Scripted-v0'"),
         ("gymnasium:Scripted", {}, r"no environment 'Scripted'. Did you mean .*'Scripted-v0'"),
         ("gymnasium:no_such_module:Scripted-v0", {}, "there is no module 'no_such_module'"),
+        (
+            "gymnasium:FetchSlide-v4_image",
+            {},
+            "FetchSlide-v4 has no images; these have: FetchReach-v4_image",
+        ),
+        ("metaworld:reach_image", {}, "reach_image is no goal task; these are: push_image, bin-picking_image"),
         ("gymnasium:CartPole-v1", {}, "CartPole-v1 is no goal environment: it must show a dict of observation"),
-        (NAME, {"picture": True}, r"must be vectors \(images are not read\)"),
+        (NAME, {"picture": True}, "must be vectors, or images alike in bytes"),
+        (IMAGES, {"tells": ""}, "shows images, .* info must have distance and is_success or success"),
+        (IMAGES, {"told": "afar"}, "shows images, .* info must have distance and is_success or success"),
+        (IMAGES, {"alike": False}, "an image's achieved_goal must be the observation"),
         ("gymnasium:ScriptedForever-v0", {}, "has no time limit: give episode_length"),
         (NAME, {"tells": ""}, "does not tell when it is at its goal: give success_threshold"),
         (NAME, {"workers": 9}, "workers: expected 0 to 2; got 9"),
@@ -278,6 +333,7 @@ def test_ctrl_c_reaches_the_learner_alone(tmp_path):
 
 # --- with other projects' packages -----------------------------------------------------------------------------------
 
+PIXELS = 64 * 64 * 3
 ROBOTS = {
     # observation, action, goal, episode_length, success_threshold
     "gymnasium:FetchReach-v4": (10, 4, 3, 50, 0.05),
@@ -295,6 +351,10 @@ ROBOTS = {
     "metaworld:bin-picking-v3": (18, 4, 7, 150, 0),
     "metaworld:box-close-v3": (18, 4, 7, 150, 0),
     "metaworld:peg-insert-side": (18, 4, 7, 150, 0),
+    "gymnasium:FetchReach-v4_image": (PIXELS, 4, PIXELS, 50, 0.05),
+    "gymnasium:FetchPush-v4_image": (PIXELS, 4, PIXELS, 50, 0.05),
+    "metaworld:push_image": (PIXELS, 4, PIXELS, 150, 0),
+    "metaworld:bin-picking-v3_image": (PIXELS, 4, PIXELS, 150, 0),
 }
 NOISE = (
     "ignore:.*Box (low|high)'s precision lowered",
@@ -350,6 +410,55 @@ def test_moving_to_the_goal_succeeds(name):
     assert info["success"].all()
     assert (info["distance"] < 0.05).all()
     env.close()
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings(*NOISE)
+@pytest.mark.parametrize(
+    "name",
+    ["gymnasium:FetchReach-v4", "gymnasium:FetchPush-v4", "metaworld:push", "metaworld:bin-picking"],
+)
+def test_a_robot_that_is_where_the_goal_was_seen_looks_like_it(name):
+    """What achieves the goal is the image of it, and no other; everything is drawn from the seed."""
+    if name.startswith("metaworld"):
+        pytest.importorskip("metaworld")
+    envs.spec(f"{name}_image")
+    world = adapters._maker(f"{name}_image", {})().unwrapped
+    data, goals = world._world.data, []
+    for seed in (1, 2, 1):
+        shown, info = world.reset(seed=seed)
+        started = shown["observation"]
+        # The goal's state is arranged once more, by hand.
+        world.reset(seed=seed)
+        world.np_random, _ = gymnasium.utils.seeding.np_random(seed)
+        world._until_well(world._to_goal)
+        assert world._distance() < 1e-6 < 0.02 < info["distance"]
+        again = world._look()
+        np.testing.assert_array_equal(again, shown["desired_goal"])
+        assert np.abs(started.astype(int) - again).mean() > 2
+        goals.append(shown["desired_goal"])
+    np.testing.assert_array_equal(goals[0], goals[2])
+    assert np.abs(goals[0].astype(int) - goals[1]).mean() > 0.5
+    before = world._look()
+    data.site_xpos[:] += 0.1  # markers are not seen
+    np.testing.assert_array_equal(world._look(), before)
+    world.close()
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings(*NOISE)
+def test_a_hand_driven_to_the_goal_of_an_image_succeeds():
+    world = adapters._maker("gymnasium:FetchReach-v4_image", {})()
+    for seed in range(3):
+        world.reset(seed=seed)
+        robot = world.unwrapped
+        for _ in range(20):
+            towards = 10 * (robot._goal - robot._hand())
+            shown, reward, *_, info = world.step(np.append(np.clip(towards, -1, 1), 0).astype(np.float32))
+        assert (reward, info["success"]) == (1, True)
+        difference = np.abs(shown["observation"].astype(int) - shown["desired_goal"])
+        assert difference.mean() < 3
+    world.close()
 
 
 @pytest.mark.peers

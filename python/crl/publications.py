@@ -103,6 +103,14 @@ PUBLICATIONS: Mapping[str, Mapping[str, Value]] = {
         **_said(f"{_JAXGCRL}: num_eval_envs", num_eval_episodes=256),
     },
     "eysenbach2022": {**_LEARNER_OF_2022, **_SCHEDULE_OF_2022},
+    "eysenbach2022_image": {
+        **_LEARNER_OF_2022,
+        **_SCHEDULE_OF_2022,
+        **_said(f"{_EYSENBACH}: adaptive on images", initial_alpha=1.0),
+        **_said(f"{_EYSENBACH}: on images", target_entropy_scale=0.0),
+        **_said(f"{_EYSENBACH}: 10 actors of one world on images", num_envs=10),
+        **_said(f"{_EYSENBACH}: an update a step; 16 in a bundle, here 80", unroll_length=8, updates_per_collect=80),
+    },
     "eysenbach2022_offline": {
         **_LEARNER_OF_2022,
         **_said(_OFFLINE, batch_size=1024, width=1024, representation_dim=16, actor_goals="future"),
@@ -145,3 +153,6 @@ PUBLICATIONS: Mapping[str, Mapping[str, Value]] = {
     },
 }
 """By name: the values of settings, in any order."""
+
+OF_IMAGES = ("eysenbach2022_image",)
+"""Presets for environments that show images; all others are for those that show numbers."""

@@ -31,6 +31,7 @@ from crl.presets import (
     device_sizes,
     preset,
 )
+from crl.publications import OF_IMAGES, PUBLICATIONS
 
 if TYPE_CHECKING:
     from crl.envs import EnvSpec
@@ -224,6 +225,14 @@ def _check_bootstraps(config: TrainConfig) -> None:
 
 def _check_images(config: TrainConfig, spec: "EnvSpec") -> None:
     """Refuse what needs images where there are none, and what images cannot be learnt with."""
+    of_images = config.preset in OF_IMAGES
+    if config.preset in PUBLICATIONS and of_images != bool(spec.image):
+        other, shown = ("images", "numbers") if of_images else ("states", "images")
+        fitting = ", ".join(name for name in PUBLICATIONS if (name in OF_IMAGES) == bool(spec.image))
+        raise ConfigError(
+            f"preset {config.preset} has values for {other}, and {config.env} shows {shown}: leave the preset out, or "
+            f"choose one of {fitting}."
+        )
     if spec.image and config.goal_filter:
         raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
     if not spec.image:

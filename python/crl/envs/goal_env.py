@@ -22,7 +22,7 @@ SUCCESS_KEYS = ("is_success", "success")
 """Where an environment's `info` says that it is at its goal."""
 
 MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
-Observation = dict[str, NDArray[np.float32]]
+Observation = dict[str, NDArray[Any]]
 Info = dict[str, NDArray[Any]]
 Seed = int | Sequence[int] | None
 
@@ -31,7 +31,8 @@ def describe(env: gymnasium.Env[Any, Any], name: str, *, success_threshold: floa
     """The EnvSpec of an environment, which is reset and stepped once to see what it tells.
 
     Args:
-        env: with a dict observation of `observation`, `achieved_goal` and `desired_goal`, and a bounded Box of actions.
+        env: with a dict observation of `observation`, `achieved_goal` and `desired_goal`, all vectors or all images,
+            and a bounded Box of actions.
         name: its name here.
         success_threshold: Euclidean distance within which it is at its goal, where neither its `info` nor an attribute
             `distance_threshold` says.
@@ -53,9 +54,17 @@ def describe(env: gymnasium.Env[Any, Any], name: str, *, success_threshold: floa
     if env.spec is None or not env.spec.max_episode_steps:
         raise ValueError(f"{name} has no time limit: give episode_length")
     env.reset(seed=0)
-    info = env.step(env.action_space.sample())[4]
+    shown, _, _, _, info = env.step(env.action_space.sample())
     key = next((key for key in SUCCESS_KEYS if key in info), None)
     threshold = float(success_threshold or attribute(["distance_threshold"], 0.0))
+    image = sizes["image"]
+    if image and not np.array_equal(shown["observation"], shown["achieved_goal"]):
+        raise ValueError(f"{name}: an image's achieved_goal must be the observation, which is stored once")
+    if image and (key is None or "distance" not in info):
+        raise ValueError(
+            f"{name} shows images, from which nobody tells how near it is to its goal: info must have distance and "
+            f"{' or '.join(SUCCESS_KEYS)}"
+        )
     if key is None and not threshold:
         raise ValueError(f"{name} does not tell when it is at its goal: give success_threshold")
     return EnvSpec(
@@ -67,7 +76,7 @@ def describe(env: gymnasium.Env[Any, Any], name: str, *, success_threshold: floa
         action_repeat=int(attribute(["frame_skip", "n_substeps"], 1)),
         dt=float(attribute(["dt"], 1.0)),
         description=attribute(["summary"], "another project's environment"),
-        observation="as the environment shows it",
+        observation=f"an image, {' x '.join(map(str, image))} bytes" if image else "as the environment shows it",
         start="as the environment draws it",
         goal=attribute(["goal_meaning"], "achieved_goal and desired_goal as the environment shows them"),
         success=f"info[{key!r}]" + f" (within {threshold:g})" * bool(threshold) if key else f"within {threshold:g}",
@@ -126,8 +135,8 @@ class _Goals(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDArra
     def __init__(self, spec: EnvSpec, num_envs: int, seed: int | None, mode: AutoresetMode) -> None:
         self.env_spec, self.num_envs, self._seed = spec, num_envs, seed
         self.metadata = {"autoreset_mode": mode, "render_modes": []}
-        goal = Box(-np.inf, np.inf, (spec.goal_dim,), np.float32)
-        observation = Box(-np.inf, np.inf, (spec.observation_dim,), np.float32)
+        low, high, dtype = (0, 255, np.uint8) if spec.image else (-np.inf, np.inf, np.float32)
+        goal, observation = (Box(low, high, (dim,), dtype) for dim in (spec.goal_dim, spec.observation_dim))
         self.single_observation_space = Dict(observation=observation, achieved_goal=goal, desired_goal=goal)
         self.single_action_space = Box(-1.0, 1.0, (spec.action_dim,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -144,8 +153,9 @@ class GoalVectorEnv(_Goals):
     """A Gymnasium vector environment with goals, as `crl.envs.VectorEnv` presents ours.
 
     Observations are dicts of float32 arrays: `observation` (num_envs, observation_dim), `achieved_goal` and
-    `desired_goal` (num_envs, goal_dim). Actions are (num_envs, action_dim) in [-1, 1], clipped, and rescaled to the
-    bounds of the environment's own. The reward is 1 where the state after the step is at the goal, else 0.
+    `desired_goal` (num_envs, goal_dim); of bytes where the environment shows images, each a flat row. Actions are
+    (num_envs, action_dim) in [-1, 1], clipped, and rescaled to the bounds of the environment's own. The reward is 1
+    where the state after the step is at the goal, else 0.
 
     `info` holds `success` (bool), `distance` (float32; the Euclidean one to the goal, unless the environment's `info`
     has one) and `diverged` (bool, never true: nobody tells), each (num_envs,), of the step just made.
@@ -190,8 +200,9 @@ class GoalVectorEnv(_Goals):
             seed = spread(seed, self.num_envs)  # theirs would be seed, seed + 1, …: those of the next run but one
         shown, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         self._done = np.zeros(self.num_envs, dtype=np.bool_)
-        observation = _float32(shown)
-        return observation, self._judged(observation, [(info, ~self._done)], untold_is_error=False)
+        observation = self._rows(shown)
+        told: _Told = [(info, ~self._done)]
+        return observation, self._judged(observation, told, told, untold_is_error=False)
 
     def step(
         self, actions: ArrayLike
@@ -209,34 +220,40 @@ class GoalVectorEnv(_Goals):
         fresh = self._done
         shown, _, terminated, truncated, info = self.env.step(action.astype(self.env.action_space.dtype))
         terminated, truncated = np.asarray(terminated, np.bool_), np.asarray(truncated, np.bool_)
-        observation, ended = _float32(shown), terminated | truncated
+        observation, ended = self._rows(shown), terminated | truncated
         final, extra = observation, {}
         told: _Told = [(info, ~fresh)]
+        far: _Told = [(info, np.ones_like(fresh))]  # a reset may tell how far its goal is
         if self._mode == AutoresetMode.NEXT_STEP:
             self._done = ended
         elif ended.any():
             # `final` becomes what the step led to, in all worlds; `observation` what the next action is chosen by.
             if self._mode == AutoresetMode.DISABLED:
-                observation = _float32(self.env.reset(options={"reset_mask": ended.copy()})[0])
+                observation = self._rows(self.env.reset(options={"reset_mask": ended.copy()})[0])
             else:
                 final = {key: array.copy() for key, array in observation.items()}
                 for world in np.flatnonzero(ended):
                     for key in KEYS:
                         final[key][world] = np.ravel(info["final_obs"][world][key])
-                told = [(info, ~ended), (info.get("final_info", {}), ended)]
+                told = far = [(info, ~ended), (info.get("final_info", {}), ended)]
             finals = np.full(self.num_envs, None, dtype=object)
             finals[ended] = [{key: final[key][world] for key in KEYS} for world in np.flatnonzero(ended)]
             extra = {"final_obs": finals}
-        judged = self._judged(final, told)
+        judged = self._judged(final, told, far)
         judged["success"] &= ~fresh
         return observation, judged["success"].astype(np.float64), terminated, truncated, judged | extra
 
-    def _judged(self, shown: Observation, told: _Told, *, untold_is_error: bool = True) -> Info:
-        """How near the goal the worlds are that show this, each `info` having told of the worlds beside it."""
-        difference = shown["achieved_goal"] - shown["desired_goal"]
-        distance = np.sqrt(np.square(difference).sum(axis=1))
-        stated, of = self._stated(told, ("distance",))
-        distance = np.where(of, stated, distance).astype(np.float32)
+    def _judged(self, shown: Observation, told: _Told, far: _Told, *, untold_is_error: bool = True) -> Info:
+        """How near the goal the worlds are that show this: of success an `info` has `told` the worlds beside it, of
+        distances `far`.
+        """
+        distance, of = self._stated(far, ("distance",))
+        if self.env_spec.image:
+            distance[~of] = np.nan  # images do not say
+        else:
+            difference = shown["achieved_goal"] - shown["desired_goal"]
+            distance = np.where(of, distance, np.sqrt(np.square(difference).sum(axis=1)))
+        distance = distance.astype(np.float32)
         stated, of = self._stated(told, SUCCESS_KEYS)
         threshold = self.env_spec.success_threshold
         if untold_is_error and not threshold and any((where & ~of).any() for _, where in told):
@@ -245,6 +262,11 @@ class GoalVectorEnv(_Goals):
             )
         success = np.where(of, stated.astype(np.bool_), distance < threshold)
         return {"success": success, "distance": distance, "diverged": np.zeros_like(success)}
+
+    def _rows(self, shown: Mapping[str, NDArray[Any]]) -> Observation:
+        """A fresh array (num_envs, size) under each of KEYS."""
+        dtype = np.uint8 if self.env_spec.image else np.float32
+        return {key: np.array(shown[key], dtype=dtype).reshape(len(shown[key]), -1) for key in KEYS}
 
     def _stated(self, told: _Told, keys: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """What is told under the first of `keys`, and of which worlds."""
@@ -345,20 +367,18 @@ def _share(make_env: MakeEnv, spec: EnvSpec, num_envs: int, seed: int) -> GoalVe
     return GoalVectorEnv(SyncVectorEnv([make_env] * num_envs), spec, seed=seed)
 
 
-def _float32(shown: Mapping[str, NDArray[Any]]) -> Observation:
-    """A fresh array (num_envs, size) under each of KEYS."""
-    return {key: np.array(shown[key], dtype=np.float32).reshape(len(shown[key]), -1) for key in KEYS}
-
-
 def _sizes(observation: Space[Any], action: Space[Any], name: str) -> dict[str, Any]:
     """The sizes in an EnvSpec, of spaces that are as we need them."""
     if not isinstance(observation, Dict) or not all(isinstance(observation.spaces.get(key), Box) for key in KEYS):
         raise ValueError(f"{name} is no goal environment: it must show a dict of {', '.join(KEYS)}, has {observation}")
-    if not all(len(observation[key].shape or ()) == 1 for key in KEYS):
-        raise ValueError(f"{name}: {', '.join(KEYS)} must be vectors (images are not read), has {observation}")
+    boxes = [observation[key] for key in KEYS]
+    image = boxes[0].shape if all(box.dtype == np.uint8 and len(box.shape or ()) == 3 for box in boxes) else None
+    if any(box.shape != image if image else len(box.shape or ()) != 1 for box in boxes):
+        raise ValueError(f"{name}: {', '.join(KEYS)} must be vectors, or images alike in bytes, has {observation}")
     if not isinstance(action, Box) or not (np.isfinite(action.low) & np.isfinite(action.high)).all():
         raise ValueError(f"{name}: its actions must be a Box with bounds, has {action}")
     shown, achieved, desired = (gymnasium.spaces.flatdim(observation[key]) for key in KEYS)
     if achieved != desired:
         raise ValueError(f"{name}: achieved_goal has {achieved} entries, desired_goal {desired}: they must be alike")
-    return {"observation_dim": shown, "action_dim": gymnasium.spaces.flatdim(action), "goal_dim": achieved}
+    actions = gymnasium.spaces.flatdim(action)
+    return {"observation_dim": shown, "action_dim": actions, "goal_dim": achieved, "image": image}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
@@ -24,6 +24,9 @@ ROBOTICS = ("Fetch", "Hand", "PointMaze", "AntMaze", "FrankaKitchen", "Adroit", 
 DATASETS = ("navigate", "stitch", "explore", "play", "noisy")
 """In the middle of the names of OGBench's datasets, and not in those of their environments."""
 
+IMAGE = "_image"
+"""Behind the names of environments that are seen by a camera."""
+
 Shown = dict[str, NDArray[np.float64]]
 
 
@@ -31,13 +34,16 @@ def gymnasium_env(name: str, **options: Any) -> gymnasium.Env[Any, Any]:
     """`gymnasium.make`, gymnasium-robotics registered where it is installed.
 
     Args:
-        name: an id; with a module before it, as in "my_package:MyEnv-v0", that is imported first.
+        name: an id; with a module before it, as in "my_package:MyEnv-v0", that is imported first; with "_image" after
+            it, the same seen by a camera, where `crl.envs.robot_images` says what is seen.
         options: those of `gymnasium.make` and of the environment.
 
     Raises:
         UnknownEnvironmentError: there is no such id; the message names the nearest.
         MissingExtraError: it is one of gymnasium-robotics, which is not installed.
     """
+    if name.endswith(IMAGE):
+        return _fetch_images(name.removesuffix(IMAGE), **options)
     if name.startswith(ROBOTICS) and not _register_robotics() and name not in gymnasium.registry:
         raise MissingExtraError(f"gymnasium:{name} needs gymnasium-robotics, which is not installed: {INSTALL}")
     module, _, identifier = name.rpartition(":")
@@ -52,6 +58,26 @@ def gymnasium_env(name: str, **options: Any) -> gymnasium.Env[Any, Any]:
         hint = nearest(identifier, gymnasium.registry)
         raise UnknownEnvironmentError(f"gymnasium has no environment {identifier!r}.{hint}") from None
     return gymnasium.make(identifier, disable_env_checker=True, **options)
+
+
+def _fetch_images(name: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    """One of `robot_images.FETCH`, named with its version."""
+    from crl.envs.robot_images import FETCH
+
+    robot = name.partition("-v")[0]
+    if robot not in FETCH:
+        known = [f"{task}-v4{IMAGE}" for task in FETCH]
+        raise UnknownEnvironmentError(
+            f"gymnasium:{name} has no images; these have: {', '.join(known)}.{nearest(name + IMAGE, known)}"
+        )
+    limit = options.pop("max_episode_steps", 50)
+    return _limited(f"{name}{IMAGE}", lambda: FETCH[robot](gymnasium_env(name, **options).unwrapped), limit)
+
+
+def _limited(name: str, make: Callable[..., gymnasium.Env[Any, Any]], steps: int) -> gymnasium.Env[Any, Any]:
+    """What `make` makes, under that name, ended after so many steps."""
+    spec = gymnasium.envs.registration.EnvSpec(name, entry_point=make, max_episode_steps=steps)
+    return gymnasium.make(spec, disable_env_checker=True)
 
 
 def ogbench_env(name: str, **options: Any) -> gymnasium.Env[Any, Any]:
@@ -124,7 +150,7 @@ class OGBenchGoals(gymnasium.Env[Shown, Any]):
         self.env.close()
 
     def _reset(self, seed: int, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        with _global_random(seed):
+        with global_random(seed):
             self.env.action_space.seed(seed)
             return self.env.reset(seed=seed, options=options)
 
@@ -143,10 +169,10 @@ SAWYER = ("reach", "push", "pick-place", "bin-picking", "box-close", "peg-insert
 
 
 def metaworld_env(name: str, *, max_episode_steps: int = 150, **options: Any) -> gymnasium.Env[Any, Any]:
-    """A task of Meta-World as a goal environment: see `SawyerGoals`.
+    """A task of Meta-World as a goal environment: see `SawyerGoals`, and `robot_images` for those seen by a camera.
 
     Args:
-        name: one of SAWYER, "-v3" after it or not.
+        name: one of SAWYER, "-v3" after it or not; with "_image" after it, one of `robot_images.SAWYER`.
         max_episode_steps: steps of an episode, at most 500; by default as published for these tasks.
         options: of the task's class.
 
@@ -154,10 +180,14 @@ def metaworld_env(name: str, *, max_episode_steps: int = 150, **options: Any) ->
         UnknownEnvironmentError: it is none of these.
         MissingExtraError: metaworld is not installed.
     """
-    task = name.removesuffix("-v3")
-    if task not in SAWYER:
+    from crl.envs import robot_images
+
+    seen = name.endswith(IMAGE)
+    task, tasks = name.removesuffix(IMAGE).removesuffix("-v3"), tuple(robot_images.SAWYER) if seen else SAWYER
+    if task not in tasks:
+        known = [f"{known}{IMAGE}" if seen else known for known in tasks]
         raise UnknownEnvironmentError(
-            f"metaworld:{name} is no goal task; these are: {', '.join(SAWYER)}.{nearest(task, SAWYER)}"
+            f"metaworld:{name} is no goal task; these are: {', '.join(known)}.{nearest(name, known)}"
         )
     if not find_spec("metaworld"):
         raise MissingExtraError(
@@ -167,13 +197,18 @@ def metaworld_env(name: str, *, max_episode_steps: int = 150, **options: Any) ->
         )
     if not 1 <= max_episode_steps <= 500:
         raise ValueError(f"metaworld:{name}: episode_length must be 1 to 500, got {max_episode_steps}")
-    spec = gymnasium.envs.registration.EnvSpec(
-        f"{task}-v3",
-        entry_point="crl.envs.third_party:SawyerGoals",
-        kwargs={"task": task, **options},
-        max_episode_steps=max_episode_steps,
-    )
-    return gymnasium.make(spec, disable_env_checker=True)
+    if seen:
+        return _limited(name, lambda: robot_images.SAWYER[task](_sawyer(task, options)), max_episode_steps)
+    return _limited(f"{task}-v3", lambda: SawyerGoals(task, options), max_episode_steps)
+
+
+def _sawyer(task: str, options: dict[str, Any]) -> Any:
+    """Meta-World's environment, which draws anew in every episode and shows all of its state."""
+    _mend_metaworld()
+    world = import_module("metaworld.env_dict").ALL_V3_ENVIRONMENTS[f"{task}-v3"](**options)
+    world._partially_observable, world._set_task_called = False, True
+    world._freeze_rand_vec, world.seeded_rand_vec = False, True
+    return world
 
 
 class SawyerGoals(gymnasium.Env[Shown, Any]):
@@ -189,13 +224,9 @@ class SawyerGoals(gymnasium.Env[Shown, Any]):
     origin = "Meta-World, goals as in SGCRL"
     goal_meaning = "hand x, y, z, gripper opening, object x, y, z (reach: hand alone); target drawn by Meta-World"
 
-    def __init__(self, task: str, **options: Any) -> None:
-        _mend_metaworld()
-        self._task = task
-        world = import_module("metaworld.env_dict").ALL_V3_ENVIRONMENTS[f"{task}-v3"](**options)
-        world._partially_observable, world._set_task_called = False, True
-        world._freeze_rand_vec, world.seeded_rand_vec = False, True
-        self._world: Any = world
+    def __init__(self, task: str, options: dict[str, Any]) -> None:
+        self._task, self._world = task, _sawyer(task, options)
+        world = self._world
         self.dt, self.frame_skip = float(world.dt), int(world.frame_skip)
         self.action_space = world.action_space
         goal = Box(-np.inf, np.inf, (3 if task == "reach" else 7,), np.float64)
@@ -208,7 +239,7 @@ class SawyerGoals(gymnasium.Env[Shown, Any]):
         # Meta-World takes its seed apart from its reset, which draws from NumPy's generator too.
         draw = int(self.np_random.integers(2**32))
         self._world.seed(draw)
-        with _global_random(draw):
+        with global_random(draw):
             observation = self._world.reset()[0]
         return self._shown(observation), self._told()
 
@@ -276,7 +307,7 @@ def _mend_metaworld() -> None:
 
 
 @contextlib.contextmanager
-def _global_random(seed: int) -> Iterator[None]:
+def global_random(seed: int) -> Iterator[None]:
     """Seed NumPy's global generator, and put it back afterwards."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002

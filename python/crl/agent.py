@@ -157,17 +157,18 @@ class Agent:
         return Rows(observation, action, goal, further)
 
     def _seen(self, name: str, rows: Tensor) -> Tensor:
-        """A column as the networks learn from it: images cropped at random, observations and goals by `crl.inputs`."""
+        """A column as the networks learn from it: observations and goals by `crl.inputs`, images cropped at random."""
         net, padding = self.networks, self.config.crop_padding
         seen_as = {"observation": net.inputs.of_observation, "goal": net.inputs.of_goal}.get(name.rpartition("_")[2])
         if seen_as is None:
             return rows
+        rows = seen_as(rows)
         if net.image and padding:
             # Of all ranks, so that their generators stay the same.
             shape, generator = (self._ranks.size * len(rows), 3), self._update_generator
             random = self._ranks.own(torch.rand(shape, generator=generator, device=self.device))
             rows = random_crops(rows, net.image, padding, random)
-        return seen_as(rows)
+        return rows
 
     def _forget_gradients(self) -> None:
         for module in self.networks.modules():

@@ -17,7 +17,7 @@ PUBLISHED = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 STEM, STAGES, BLOCKS = 16, (16, 32, 64), 2
 """Filters of the residual encoder's first convolution and of its stages, and the residual blocks of a stage."""
 LEFT_ALONE = 0.5
-"""Share of images that are not cropped: acting shows none that are (Zheng et al. 2024; Park et al. 2025)."""
+"""Share of images that are not cropped: acting shows none that are (as Zheng et al. 2024 and Park et al. 2025)."""
 
 Shape = tuple[int, int, int]
 

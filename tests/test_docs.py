@@ -14,6 +14,7 @@ from crl import config, envs, resolution
 from crl.cli import VERBS, main
 from crl.envs.layouts import Maze
 from crl.presets import PRESETS
+from crl.sweep.plan import read
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -95,6 +96,9 @@ def test_command_parses(words, tmp_path, monkeypatch):
 def test_settings_file_is_valid(text, tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text(text)
+    if "grid:" in text:
+        assert read(path, tmp_path / "runs").trials
+        return
     resolution.resolve(config.from_mapping(config.read_settings(path)), device="cpu", num_cores=2)
 
 

@@ -418,11 +418,11 @@ def _yaml() -> Any:
     return yaml
 
 
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """The mapping in YAML file `path`. Values such as 3e-4, which YAML 1.1 reads as text, become numbers.
+def read_yaml(path: str | Path) -> dict[Any, Any]:
+    """The mapping in YAML file `path`; of an empty file, none.
 
     Raises:
-        ConfigError: when the file cannot be read, is not YAML, or is not a mapping of settings.
+        ConfigError: when the file cannot be read, is not YAML, or holds something else.
     """
     yaml = _yaml()
     try:
@@ -435,13 +435,25 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         values = {}
     if not isinstance(values, dict):
         raise ConfigError(f"config file {path} must hold a mapping of settings, got {type(values).__name__}.")
-    for key, value in values.items():
-        if isinstance(value, str) and _TYPES.get(key) in (int, float):
-            try:
-                number = float(value)
-            except ValueError:
-                continue
-            values[key] = int(number) if _TYPES[key] is int and number.is_integer() else number
+    return values
+
+
+def number_of(key: Any, value: Any) -> Any:
+    """A setting's value as a file has it: one such as 3e-4, which YAML 1.1 reads as text, as the number it is."""
+    if isinstance(value, str) and _TYPES.get(key) in (int, float):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            return int(number) if _TYPES[key] is int and number.is_integer() else number
+    return value
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings in YAML file `path`.
+
+    Raises:
+        ConfigError: when the file cannot be read, is not YAML, or is not a mapping of settings.
+    """
+    values = {key: number_of(key, value) for key, value in read_yaml(path).items()}
     from_mapping(values, origin=f"config file {path}")
     return values
 

@@ -11,6 +11,7 @@ from crl.errors import CheckpointError, ConfigError, MissingExtraError, RankErro
 
 VERBS = {
     "train": "Train an agent, or go on with a run.",
+    "sweep": "Train over a grid of settings and seeds.",
     "plan": "What a run would take: memory, operations, hours.",
     "collect": "Write a data set: what a policy saw and did.",
     "eval": "Evaluate a run's policy.",

@@ -76,6 +76,7 @@ def test_parameters_are_those_of_the_agent(case: str) -> None:
     counted = sizes.of(config)
     names = {"state_action_encoder": "phi", "goal_encoder": "psi"}
     taken = {names.get(n, n): sum(p.numel() for p in network.parameters()) for n, network in networks.named_children()}
+    assert taken.pop("inputs") == 0
     assert counted.parameters == taken
 
 

@@ -66,12 +66,12 @@ class Subject:
         def score(o: Tensor, g: Tensor, a: Tensor) -> Tensor:
             return self.networks.score(o, g, a[:, None])[:, 0]
 
-        return self._rows(score, observation, goal, self.action(observation, goal))
+        return self._rows(score, observation=observation, goal=goal, action=self.action(observation, goal))
 
     def score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
         """The critic's value of each row, differentiable in its weights: (N, O), (N, G), (N, A) -> (N,)."""
-        o, g = self.networks.before_backdrop(observation), self.networks.before_backdrop(goal)
-        return self.networks.score(o, g, action[:, None])[:, 0]
+        inputs = self.networks.inputs
+        return self.networks.score(inputs.of_observation(observation), inputs.of_goal(goal), action[:, None])[:, 0]
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """All weights but the actor's."""
@@ -83,28 +83,32 @@ class Subject:
         Of crl phi(s, a), which does not see the goal. Of a critic Q(s, g, a) or a forward model what the last layer
         reads it from; of a policy alone, the same of the actor.
         """
-        return self._rows(_reader(self.networks), observation, goal, action)
+        return self._rows(_reader(self.networks), observation=observation, goal=goal, action=action)
 
     def goal_features(self, goal: Array) -> NDArray[np.float64]:
         """psi(g) of agents that have it: (N, G) -> (N, F)."""
         assert isinstance(self.networks, Encoders)
         encoder = self.networks.critics[0][1]
-        return self._rows(lambda g: encoder(g), goal)
+        return self._rows(lambda g: encoder(g), goal=goal)
 
     def untrained(self, seed: int) -> "Subject":
-        """The same agent as it would be before its first update, with weights drawn from `seed`."""
+        """The same agent as it would be before its first update, with weights drawn from `seed`, seeing alike."""
         settings = dataclasses.replace(self.settings, seed=seed)
         agent = Agent(self.spec, settings, settings.device)
+        agent.networks.inputs.load_state_dict(self.networks.inputs.state_dict())
         return dataclasses.replace(self, label="untrained", agent=agent, policy=agent.evaluation_policy())
 
     @torch.no_grad()
-    def _rows(self, function: Callable[..., Tensor], *columns: Array) -> NDArray[np.float64]:
-        """`function` of columns (N, ...), some rows at a time; observations and goals less their backdrop."""
-        numerics, backdrop = self.agent.algorithm.numerics, self.networks.backdrop
+    def _rows(self, function: Callable[..., Tensor], **columns: Array) -> NDArray[np.float64]:
+        """`function` of columns (N, ...), some rows at a time; observations and goals as the networks see them."""
+        numerics, inputs = self.agent.algorithm.numerics, self.networks.inputs
+        seen_as = {"observation": inputs.of_observation, "goal": inputs.of_goal}
         parts = []
-        for first in range(0, len(columns[0]), ROWS):
-            rows = [numerics.column(column[first : first + ROWS]) for column in columns]
-            rows = [row if backdrop is None or row.shape[1] != len(backdrop) else row - backdrop for row in rows]
+        for first in range(0, len(next(iter(columns.values()))), ROWS):
+            rows = [
+                seen_as.get(name, Tensor.float)(numerics.column(column[first : first + ROWS]))
+                for name, column in columns.items()
+            ]
             with numerics.network_precision():
                 parts.append(function(*rows).double().cpu().numpy())
         return np.concatenate(parts)

@@ -20,6 +20,7 @@ VERBS = {
     "analyze": "Look into the networks of runs: maps, probes, ranks.",
     "plot": "Plot the curves of one or several runs.",
     "report": "What runs have shown, as one page.",
+    "lab": "Small worlds in which exploration can be watched.",
     "doctor": "What is installed here, and whether the physics is sound.",
     "bench": "Measure speed, beside others.",
 }

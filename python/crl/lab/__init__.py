@@ -1,0 +1,1 @@
+"""Small worlds in which exploration can be watched: `crl lab`."""

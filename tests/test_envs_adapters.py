@@ -22,6 +22,7 @@ from crl.cli import main
 from crl.collector import Collector
 from crl.config import TrainConfig
 from crl.envs import adapters, goal_env, third_party
+from crl.errors import MissingExtraError
 from crl.evaluation import evaluate
 from crl.presets import adapted_recipe
 
@@ -364,12 +365,25 @@ NOISE = (
 )
 
 
-@pytest.mark.peers
-@pytest.mark.filterwarnings(*NOISE)
-@pytest.mark.parametrize("name", ROBOTS)
-def test_what_is_known_of_other_projects_holds(name):
+@pytest.fixture
+def needed(name):
+    """Skip what has no package or nothing to draw with."""
     if name.startswith("metaworld"):
         pytest.importorskip("metaworld")  # no extra has it: docs/adapters.md says why
+    if name.endswith("_image"):
+        from crl.rendering import backend
+
+        try:
+            backend()
+        except MissingExtraError as error:
+            pytest.skip(str(error))
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings(*NOISE)
+@pytest.mark.usefixtures("needed")
+@pytest.mark.parametrize("name", ROBOTS)
+def test_what_is_known_of_other_projects_holds(name):
     spec = envs.spec(name)
     sizes = (spec.observation_dim, spec.action_dim, spec.goal_dim, spec.episode_length, spec.success_threshold)
     assert sizes == ROBOTS[name]
@@ -414,16 +428,11 @@ def test_moving_to_the_goal_succeeds(name):
 
 @pytest.mark.peers
 @pytest.mark.filterwarnings(*NOISE)
-@pytest.mark.parametrize(
-    "name",
-    ["gymnasium:FetchReach-v4", "gymnasium:FetchPush-v4", "metaworld:push", "metaworld:bin-picking"],
-)
+@pytest.mark.usefixtures("needed")
+@pytest.mark.parametrize("name", [name for name in ROBOTS if name.endswith("_image")])
 def test_a_robot_that_is_where_the_goal_was_seen_looks_like_it(name):
     """What achieves the goal is the image of it, and no other; everything is drawn from the seed."""
-    if name.startswith("metaworld"):
-        pytest.importorskip("metaworld")
-    envs.spec(f"{name}_image")
-    world = adapters._maker(f"{name}_image", {})().unwrapped
+    world = adapters._maker(name, {})().unwrapped
     data, goals = world._world.data, []
     for seed in (1, 2, 1):
         shown, info = world.reset(seed=seed)
@@ -447,8 +456,10 @@ def test_a_robot_that_is_where_the_goal_was_seen_looks_like_it(name):
 
 @pytest.mark.peers
 @pytest.mark.filterwarnings(*NOISE)
-def test_a_hand_driven_to_the_goal_of_an_image_succeeds():
-    world = adapters._maker("gymnasium:FetchReach-v4_image", {})()
+@pytest.mark.usefixtures("needed")
+@pytest.mark.parametrize("name", ["gymnasium:FetchReach-v4_image"])
+def test_a_hand_driven_to_the_goal_of_an_image_succeeds(name):
+    world = adapters._maker(name, {})()
     for seed in range(3):
         world.reset(seed=seed)
         robot = world.unwrapped

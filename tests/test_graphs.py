@@ -320,7 +320,8 @@ def test_captured_actions_are_plain_actions(device: torch.device, candidates: in
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_the_first_images_set_the_backdrop_once(device: torch.device) -> None:
+@pytest.mark.parametrize("looking", [{}, {"crop_padding": 3, "image_encoder": "residual"}], ids=["plain", "cropped"])
+def test_the_first_images_set_the_backdrop_once(looking: dict[str, Any], device: torch.device) -> None:
     @dataclasses.dataclass(frozen=True)
     class Pictures(Spec):
         image: tuple[int, int, int] = (36, 36, 1)
@@ -328,7 +329,7 @@ def test_the_first_images_set_the_backdrop_once(device: torch.device) -> None:
         goal_dim: int = 36 * 36
 
     captured, plain = (
-        Agent(Pictures(), Config(graphs=wanted, width=8, critic_depth=4), device) for wanted in (True, False)
+        Agent(Pictures(), Config(graphs=wanted, width=8, critic_depth=4, **looking), device) for wanted in (True, False)
     )
     generator = torch.Generator().manual_seed(0)
     for _ in range(WARM_UP + 2):

@@ -238,6 +238,32 @@ class Agent:
         self._update_generator.set_state(state["generator.update"].cpu())
         self._act_generator.set_state(state["generator.act"].cpu())
 
+    def begin_with(self, state: Mapping[str, Tensor], part: str = "all") -> None:
+        """Take over the networks of another agent, and how they see; Adam, temperature and randomness stay new.
+
+        Args:
+            state: the other's `state_dict`.
+            part: `all`; `encoders`, all networks but the actor; or the `actor`.
+        Raises:
+            ValueError: networks of other shapes, naming them. Then nothing is changed.
+        """
+
+        def taken(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            actor = {name: x for name, x in tensors.items() if name.startswith("actor.")}
+            inputs = {name: x for name, x in tensors.items() if name.startswith("inputs.")}
+            own = ("actor", "inputs.", "adam.", "generator.", "log_alpha")
+            encoders = {name: x for name, x in tensors.items() if not name.startswith(own)}
+            return inputs | (actor if part != "encoders" else {}) | (encoders if part != "actor" else {})
+
+        mine, given = taken(self._state()), taken(state)
+        _check_state(mine, given)
+        with self._weights_lock, torch.no_grad():
+            for name, tensor in mine.items():
+                tensor.copy_(given[name])
+            for average, present in zip(self._actor_average, self.networks.actor.parameters(), strict=False):
+                average.copy_(present)
+        self._fitted = True
+
     def _state(self) -> dict[str, Tensor]:
         actor = [f"actor_ema.{name}" for name, _ in self.networks.actor.named_parameters()]
         target = self.algorithm.target.named_parameters() if self.algorithm.target is not None else ()

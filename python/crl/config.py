@@ -80,6 +80,13 @@ class TrainConfig:
         "Task",
         "Learn from a data set alone: a file of `crl collect`, minari:ID or ogbench:NAME. [none: from the worlds]",
     )
+    init_from: str = _setting("", "Task", "Run whose newest weights this one begins with. [none: random weights]")
+    init: str = _setting(
+        "all",
+        "Task",
+        "What it takes of them: all networks, the critic's (Eysenbach et al. 2022, transfer) or the actor.",
+        choices=("all", "encoders", "actor"),
+    )
     preset: str = _setting("default", "Task", "Settings of a publication, or `quick`.", choices=("default", *PRESETS))
 
     depth: int = _setting(

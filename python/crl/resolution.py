@@ -161,6 +161,8 @@ def _check_together(config: TrainConfig) -> None:
 
 
 def _check_schedule(config: TrainConfig) -> None:
+    if config.init != "all" and not config.init_from:
+        raise ConfigError(f"init is what is taken of another run: give one (--init-from), got init {config.init}.")
     if config.dataset:
         given = [name for name in COLLECTING if getattr(config, name) is not AUTO]
         given += ["async"] * config.asynchronous

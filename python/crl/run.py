@@ -153,6 +153,33 @@ def load_agent(saved: Path, settings: TrainConfig, ranks: Ranks = ALONE) -> Agen
     return agent
 
 
+def check_beginning(settings: TrainConfig) -> None:
+    """Raise what `begin_with` would, before anything is written."""
+    if settings.init_from:
+        begin_with(Agent(envs.spec(settings.env, **settings.env_kwargs), settings, settings.device), settings)
+
+
+def begin_with(agent: Agent, settings: TrainConfig) -> None:
+    """Let `agent` begin with the weights of the run that `settings.init_from` names, if one does.
+
+    Raises:
+        CheckpointError: that run cannot be read.
+        ConfigError: its networks have other shapes.
+    """
+    if not settings.init_from:
+        return
+    saved = checkpoint.latest(Path(settings.init_from)) / "agent.safetensors"
+    try:
+        agent.begin_with(safetensors.torch.load_file(saved, device=settings.device), settings.init)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{saved} cannot be loaded: {error}") from None
+    except ValueError as error:
+        raise ConfigError(
+            f"init_from {settings.init_from}: its networks do not fit these ({error}): give the depth, width and other "
+            "settings of networks that it has, an environment of its dimensions, or take less of it (--init)."
+        ) from None
+
+
 def new_buffer(
     spec: EnvSpec, num_envs: int, capacity: int, seed: int = 0, stores: Sequence[str] = ()
 ) -> TrajectoryBuffer:

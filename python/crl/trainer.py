@@ -120,6 +120,7 @@ def train(
             resolved = run.resolve(dataclasses.replace(settings, **changes), ranks)
             _check_fits(resolved.config, ranks)
             dataset = _dataset(resolved.config, ranks)
+            ranks.together(lambda: run.check_beginning(resolved.config))
             run_dir = Path(ranks.leads(lambda: str(run.create(resolved.config))))
         # Rank 0 speaks for all.
         reporter = reporter or Reporter(Console(file=io.StringIO(), quiet=True) if ranks.rank else None)
@@ -153,6 +154,8 @@ class Trainer:
         self.own, self.seed = run.part(config, ranks), ranks.seed(config.seed)
         own, spec = self.own, envs.spec(config.env, **config.env_kwargs)
         self.agent = run.load_agent(saved, own, ranks) if saved else Agent(spec, own, own.device, ranks)
+        if not saved:
+            run.begin_with(self.agent, own)
         # Beside a learner on the CPU, collecting has cores of its own: the threads of a matrix product wait for each
         # other, so one that shares its core delays all. Beside a learner on a GPU it has all cores.
         self.background = ThreadPoolExecutor(1) if config.asynchronous else None

@@ -20,6 +20,7 @@ from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
 from crl.envs.physics import mujoco
+from crl.envs.third_party import global_random
 from crl.rendering import COSTLY, backend
 
 SIZE = 64
@@ -219,8 +220,6 @@ class Sawyer(RobotImages):
         return camera
 
     def _begin(self) -> None:
-        from crl.envs.third_party import global_random
-
         # Meta-World takes its seed apart from its reset, which draws from NumPy's generator too.
         draw = int(self.np_random.integers(2**32))
         self._world.seed(draw)

@@ -40,6 +40,8 @@ class Config:
     representation_dim: int = 64
     network: str = "residual"
     normalize_observations: bool = False
+    fourier_features: int = 0
+    fourier_scale: float = 1.0
     image_encoder: str = "published"
     crop_padding: int = 0
     residual_scale: str = "1"

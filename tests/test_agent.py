@@ -41,6 +41,8 @@ class Config:
     representation_dim: int = 16
     network: str = "residual"
     normalize_observations: bool = False
+    fourier_features: int = 0
+    fourier_scale: float = 1.0
     image_encoder: str = "published"
     crop_padding: int = 0
     residual_scale: str = "1"
@@ -618,6 +620,15 @@ def test_the_actor_learns_for_its_own_goals_for_those_of_other_rows_or_half_and_
     own = paired == rows[:, 0]
     assert own.sum() == 8 - moved
     assert sorted(paired.tolist()) == rows[:, 0].tolist()
+
+
+def test_half_of_the_actors_goals_may_be_those_commanded() -> None:
+    agent = make_agent(actor_goals="commanded")
+    own, commanded = torch.arange(8.0)[:, None], 100 + torch.arange(8.0)[:, None]
+    paired = agent.algorithm.goals_of_actor(own, commanded)[:, 0]
+    assert sorted(paired[:4].tolist()) == [0, 1, 2, 3]
+    assert not (paired[:4] == own[:4, 0]).any()
+    assert torch.equal(paired[4:], commanded[4:, 0])
 
 
 def test_the_actors_goals_change_its_loss_and_not_the_critics() -> None:

@@ -47,6 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
     "images": {"depth": 4, **IMAGES},
     "plain, images": {"network": "mlp", "depth": 2, **IMAGES},
     "images, recomputed": {"depth": 32, "recompute": True, **IMAGES},
+    "fourier features": {"depth": 4, "fourier_features": 32},
     "residual encoder": {"depth": 4, "image_encoder": "residual", **IMAGES},
 }
 

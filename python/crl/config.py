@@ -113,6 +113,12 @@ class TrainConfig:
         "Networks",
         "Networks see observations and goals less their mean and over their deviation, of the first batch.",
     )
+    fourier_features: int = _setting(
+        0, "Networks", "Sines and cosines of so many random projections beside every network's input.", at_least=0
+    )
+    fourier_scale: float = _setting(
+        1.0, "Networks", "Deviation of their frequencies, radians per unit of the input.", above=0
+    )
     image_encoder: str = _setting(
         "published",
         "Networks",
@@ -205,8 +211,9 @@ class TrainConfig:
     actor_goals: str = _setting(
         AUTO,
         "Objective",
-        "Goals in the actor's loss: each row's own future (Wang et al. 2025), another row's, or half and half (2022).",
-        choices=("future", "random", "mixture"),
+        "Goals in the actor's loss: each row's own future (Wang et al. 2025), another row's, half and half (2022), or "
+        "half another row's and half what was commanded.",
+        choices=("future", "random", "mixture", "commanded"),
     )
     bc_coefficient: float = _setting(
         AUTO, "Objective", "Weight of behaviour cloning in the actor's loss, for offline learning.", at_least=0

@@ -36,6 +36,7 @@ def network_layers(
     image: tuple[int, int, int] | None = None,
     images: int = 1,
     encoder: str = "published",
+    fourier: int = 0,
     recompute: bool = False,
 ) -> list[Layer]:
     """The layers of `networks.build_network` with the same arguments.
@@ -53,6 +54,9 @@ def network_layers(
             Layer(layer.parameters, images * layer.products, images * layer.kept, 0, of_images=True) for layer in made
         ]
         entries += images * (seen - math.prod(image))
+    if fourier and image is None:
+        layers.append(Layer(0, entries * fourier, 2 * fourier, 2 * fourier))
+        entries += 2 * fourier
     if network == "hyperspherical":
         return layers + _spherical_layers(entries, out_dim, width, depth)
     normalised = network == "residual"
@@ -133,9 +137,11 @@ def flop(layers: list[Layer], rows: int, *, weights: bool, inputs: bool) -> int:
     """Floating-point operations of the matrix products of one pass, forward and backward, over `rows` rows.
 
     A product of M multiplications is 2 M operations forward, as many for the gradient of its weights, and as many for
-    that of its input, which the first layer only needs where `inputs` is true.
+    that of its input, which the first layer only needs where `inputs` is true. Fourier features have no weights.
     """
     forward = sum(layer.products for layer in layers)
     through = sum(layer.products for layer in layers if weights or not layer.of_images)
-    backward = weights * forward + through - (0 if inputs else layers[0].products)
+    learnt = sum(layer.products for layer in layers if layer.parameters)
+    first = layers[: 1 if layers[0].parameters else 2]
+    backward = weights * learnt + through - (0 if inputs else sum(layer.products for layer in first))
     return 2 * rows * (forward + backward)

@@ -179,6 +179,36 @@ NETWORKS: dict[str, type[ResidualMLP] | type[MLP] | type[HypersphericalMLP]] = {
 }
 
 
+class FourierFeatures(nn.Module):
+    """Random Fourier features (Rahimi and Recht 2007; Tancik et al. 2020) beside the input, before `network`.
+
+    x -> (x, sin(x B), cos(x B)), with the entries of B from N(0, scale^2), drawn once and never learnt. A network is
+    smooth in its input: it takes what lies near for alike, where a wall may be between. Of these features it can make
+    functions that change within 1/scale.
+
+    Args:
+        network: takes in_dim + 2 count entries.
+        in_dim: entries of x.
+        count: frequencies.
+        scale: their standard deviation, radians per unit of x.
+    """
+
+    def __init__(
+        self, network: nn.Module, in_dim: int, count: int, scale: float, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", scale * torch.randn(in_dim, count, generator=generator))
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In float32 also where the network is in bfloat16: a phase of ten radians would be off by hundredths.
+        with torch.autocast(x.device.type, enabled=False):
+            phase = x.float() @ self.frequencies
+            features = torch.cat((x, phase.sin().to(x.dtype), phase.cos().to(x.dtype)), -1)
+        return self.network(features)  # type: ignore[no-any-return]
+
+
 def build_network(
     network: str,
     in_dim: int,
@@ -190,12 +220,13 @@ def build_network(
     image: tuple[int, int, int] | None = None,
     images: int = 1,
     encoder: str = "published",
+    fourier: tuple[int, float] = (0, 1.0),
     **options: bool,
 ) -> nn.Module:
     """The network of `NETWORKS` called `network`, behind convolutions if its input begins with images.
 
-    `image`, `images` and `encoder` are those of `crl.images.Vision`, `options` those of `ResidualMLP`, which others do
-    not have.
+    `image`, `images` and `encoder` are those of `crl.images.Vision`, `fourier` number and scale of `FourierFeatures`,
+    `options` those of `ResidualMLP`, which others do not have.
     """
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}.{nearest(network, NETWORKS)}")
@@ -207,7 +238,10 @@ def build_network(
         chosen = {name: True for name, given in options.items() if given}
         return NETWORKS[network](entries, out_dim, width, depth, generator=generator, **chosen)
 
-    return Vision(image, images, in_dim, build, encoder, generator) if image else build(in_dim)
+    count, scale = fourier
+    if image:
+        return Vision(image, images, in_dim, build, encoder, generator)
+    return FourierFeatures(build(in_dim + 2 * count), in_dim, count, scale, generator) if count else build(in_dim)
 
 
 class Actor(nn.Module):
@@ -228,6 +262,7 @@ class Actor(nn.Module):
         *,
         image: tuple[int, int, int] | None = None,
         encoder: str = "published",
+        fourier: tuple[int, float] = (0, 1.0),
         generator: torch.Generator | None = None,
         **options: bool,
     ) -> None:
@@ -236,7 +271,9 @@ class Actor(nn.Module):
         self.action_dim = action_dim
         entries = observation_dim + goal_dim
         sizes = entries, 2 * action_dim, width, depth
-        self.network = build_network(network, *sizes, generator, image=image, images=2, encoder=encoder, **options)
+        self.network = build_network(
+            network, *sizes, generator, image=image, images=2, encoder=encoder, fourier=fourier, **options
+        )
 
     def forward(self, observation: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """(B, O), (B, G) -> mean and log std of the Gaussian before the tanh, (B, A) each.

@@ -50,6 +50,10 @@ class Config(Protocol):
     @property
     def normalize_observations(self) -> bool: ...
     @property
+    def fourier_features(self) -> int: ...
+    @property
+    def fourier_scale(self) -> float: ...
+    @property
     def image_encoder(self) -> str: ...
     @property
     def crop_padding(self) -> int: ...
@@ -115,6 +119,7 @@ class Networks(nn.Module):
         self._options: dict[str, Any] = {
             "image": self.image,
             "encoder": config.image_encoder,
+            "fourier": (config.fourier_features, config.fourier_scale),
             "scaled": config.residual_scale == "depth",
             "recompute": config.recompute,
             "compile": config.compile,

@@ -164,6 +164,10 @@ def _check_schedule(config: TrainConfig) -> None:
     if config.init != "all" and not config.init_from:
         raise ConfigError(f"init is what is taken of another run: give one (--init-from), got init {config.init}.")
     if config.dataset:
+        if config.actor_goals == "commanded":
+            raise ConfigError(
+                "actor_goals cannot be commanded with a data set, which does not say what was: choose another."
+            )
         given = [name for name in COLLECTING if getattr(config, name) is not AUTO]
         given += ["async"] * config.asynchronous
         if given:
@@ -235,6 +239,8 @@ def _check_images(config: TrainConfig, spec: "EnvSpec") -> None:
             f"preset {config.preset} has values for {other}, and {config.env} shows {shown}: leave the preset out, or "
             f"choose one of {fitting}."
         )
+    if spec.image and config.actor_goals == "commanded":
+        raise ConfigError("actor_goals commanded is not of images: choose future, random or mixture.")
     if spec.image and config.goal_filter:
         raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
     if not spec.image:
@@ -245,6 +251,8 @@ def _check_images(config: TrainConfig, spec: "EnvSpec") -> None:
                     "or choose an environment whose name ends with _image."
                 )
         return
+    if config.fourier_features:
+        raise ConfigError(f"fourier_features are of numbers, and {config.env} shows images: leave them out.")
     if config.normalize_observations:
         raise ConfigError("normalize_observations is of numbers; images are always seen less their mean: leave it out.")
     if config.crop_padding >= min(spec.image[:2]):

@@ -87,6 +87,7 @@ def of(config: TrainConfig) -> Sizes:
         width=width,
         image=image,
         encoder=config.image_encoder,
+        fourier=config.fourier_features,
         recompute=config.recompute,
     )
     actor = layers(o + g, 2 * a, depth=config.actor_depth, images=2)

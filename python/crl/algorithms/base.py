@@ -79,11 +79,12 @@ class Algorithm(abc.ABC):
     @classmethod
     def stores(cls, config: Config) -> tuple[str, ...]:
         """Further columns that the buffer has to keep of a row, of those of `run.new_buffer`."""
-        return ()
+        return ("desired_goal",) if config.actor_goals == "commanded" else ()
 
     def __init__(self, given: Given) -> None:
         self.spec, self.config, self.numerics, self.ranks = given.spec, given.config, given.numerics, given.ranks
         self._generator = given.generator
+        self.columns = self.stores(self.config)
         self.networks = self.make_networks(given.seeds).to(self.numerics.device)
         self._projected = [module for module in self.networks.modules() if isinstance(module, HypersphericalMLP)]
         start = math.log(self.config.initial_alpha) if self.config.initial_alpha else -math.inf
@@ -137,18 +138,25 @@ class Algorithm(abc.ABC):
         """The results of two computations that do not need each other: on a CPU at once, on half the threads each."""
         return both(first, second) if self.numerics.device.type == "cpu" else (first(), second())
 
-    def goals_of_actor(self, rows: Tensor) -> Tensor:
+    def goals_of_actor(self, own: Tensor, commanded: Tensor | None = None) -> Tensor:
         """Goals, or their representations, (B, ...) as the actor's loss pairs them with the batch's observations.
 
-        `future`: each its own; `random`: each the next row's; `mixture`: the first half the next row's. Rows of a
-        batch are independent draws, so the next row's goal is a goal of the whole buffer. The halves and the next row
-        are of the batch of all ranks, rank by rank.
+        `future`: each its own; `random`: each the next row's; `mixture`: the first half the next row's; `commanded`:
+        the same, and the second half what was commanded when they were collected. Rows of a batch are independent
+        draws, so the next row's goal is a goal of the whole buffer. The halves and the next row are of the batch of all
+        ranks, rank by rank.
+
+        Args:
+            own: (B, ...), of the rows themselves.
+            commanded: (B, ...), the same of the commanded goals, where those are wanted.
         """
-        if self.config.actor_goals == "future":
-            return rows
-        rows = self.ranks.gather(rows)
-        moved = len(rows) // 2 if self.config.actor_goals == "mixture" else len(rows)
-        return self.ranks.own(torch.cat((rows[:moved].roll(-1, 0), rows[moved:])))
+        kind = self.config.actor_goals
+        if kind == "future":
+            return own
+        own = self.ranks.gather(own)
+        moved = len(own) if kind == "random" else len(own) // 2
+        rest = own if commanded is None else self.ranks.gather(commanded)
+        return self.ranks.own(torch.cat((own[:moved].roll(-1, 0), rest[moved:])))
 
     def actor_backward(
         self, rows: Rows, goal: Tensor, noise: Tensor, value: Callable[[Tensor], Tensor]
@@ -200,12 +208,13 @@ def fixed(module: Module) -> Module:
     """A second module on the same weights, that passes gradients through to its input and none to the weights."""
     shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     shared |= {id(m.memory): m.memory for m in module.modules() if isinstance(m, ResidualMLP)}
+    shared |= {id(buffer): buffer for buffer in module.buffers()}
     return copy.deepcopy(module, shared)
 
 
 def follower(module: Module) -> Module:
-    """A copy of a module that learns nothing by itself; `follow` moves it."""
-    return copy.deepcopy(module).requires_grad_(False)
+    """A copy of a module's weights, beside the same buffers, that learns nothing by itself; `follow` moves it."""
+    return copy.deepcopy(module, {id(buffer): buffer for buffer in module.buffers()}).requires_grad_(False)
 
 
 @torch.no_grad()

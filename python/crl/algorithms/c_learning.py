@@ -23,7 +23,7 @@ class CLearning(Contrastive):
         super().__init__(given)
         self._nce_weight = bootstrap.NCE_WEIGHTS[self.config.objective]
         self._next_goal = "next_observation" if getattr(self.spec, "image", None) else "next_achieved_goal"
-        self.columns = tuple(dict.fromkeys(("next_observation", self._next_goal)))
+        self.columns = tuple(dict.fromkeys(("next_observation", self._next_goal, *self.columns)))
         self.followed, self.target = self.networks, follower(self.networks)
 
     def chance_loss(self, batch_size: int) -> float | None:
@@ -33,7 +33,7 @@ class CLearning(Contrastive):
         noise, next_noise = self.noise(rows.action), self.noise(rows.action)
         goals = self._positives(rows)
         weights = self._weights(rows.further["next_observation"], self._of_next_row(goals), next_noise)
-        actor_goal = self.goals_of_actor(rows.goal)
+        actor_goal = self.goals_of_actor(rows.goal, rows.further.get("desired_goal"))
         with self.numerics.network_precision(), torch.no_grad():
             actor_psis = [goal_encoder(actor_goal).float() for _, goal_encoder in self.networks.critics]
         actor, critic = self.both(

@@ -75,8 +75,11 @@ class Contrastive(Algorithm):
         net, noise = self.networks, self.noise(rows.action)
         with self.numerics.network_precision():
             psis = [goal_encoder(rows.goal).float() for _, goal_encoder in net.critics]
-        actor_goal = self.goals_of_actor(rows.goal)
-        actor_psis = [self.goals_of_actor(psi.detach()) for psi in psis]
+        commanded = rows.further.get("desired_goal")
+        actor_goal = self.goals_of_actor(rows.goal, commanded)
+        with self.numerics.network_precision(), torch.no_grad():
+            of_commanded = [None if commanded is None else encoder(commanded).float() for _, encoder in net.critics]
+        actor_psis = [self.goals_of_actor(psi.detach(), c) for psi, c in zip(psis, of_commanded, strict=True)]
         # On a CPU each takes one half of the threads: neither needs what the other makes.
         actor, critic = self.both(
             lambda: self.actor_backward(rows, actor_goal, noise, self._value(rows.observation, actor_psis)),

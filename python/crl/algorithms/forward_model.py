@@ -47,7 +47,8 @@ class ForwardModel(Algorithm):
         return Model(self.spec, self.config, generator)
 
     def backward(self, rows: Rows) -> dict[str, Tensor]:
-        noise, goal = self.noise(rows.action), self.goals_of_actor(rows.goal)
+        noise = self.noise(rows.action)
+        goal = self.goals_of_actor(rows.goal, rows.further.get("desired_goal"))
         actor, model = self.both(
             lambda: self.actor_backward(
                 rows, goal, noise, lambda action: self._log_density(self._fixed, rows.observation, action, goal)

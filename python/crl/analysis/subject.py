@@ -23,6 +23,7 @@ from crl.algorithms.td import Critics
 from crl.config import TrainConfig
 from crl.envs import EnvSpec
 from crl.images import Vision
+from crl.networks import FourierFeatures
 from crl.policy import Array, Networks, Policy
 
 ROWS = 4096
@@ -151,7 +152,7 @@ def _reader(networks: Networks) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 def _headless(network: nn.Module) -> nn.Module:
     """A copy of a network that gives what its linear output reads."""
     network = copy.deepcopy(network)
-    last: Any = network.network if isinstance(network, Vision) else network
+    last: Any = network.network if isinstance(network, Vision | FourierFeatures) else network
     last.output.weight = nn.Parameter(torch.eye(last.output.in_features).to(last.output.weight))
     last.output.bias = nn.Parameter(torch.zeros(last.output.in_features).to(last.output.bias))
     return network

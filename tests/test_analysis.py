@@ -1,5 +1,6 @@
 """What `crl analyze` computes: each number against a second way to it."""
 
+import dataclasses
 import heapq
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from conftest import Quiet
 from scipy import stats
 
 from crl import envs, networks
-from crl.analysis import correlations, embedding, geodesics, gradients, probe, similarity, spectra, states
+from crl.analysis import correlations, embedding, geodesics, gradients, probe, reachability, similarity, spectra, states
 from crl.analysis import subject as subjects
 from crl.analysis.subject import Subject
 from crl.config import TrainConfig
@@ -355,3 +356,33 @@ def test_a_run_is_loaded_with_the_weights_it_saved(tiny: Tiny, tmp_path: Path) -
     fresh = subject.untrained(subject.settings.seed)
     o, g, a = rows(subject, 3)
     assert not np.allclose(subject.features(o, g, a), fresh.features(o, g, a)), "as it was trained, not as it began"
+
+
+def test_the_path_itself_orders_places_as_the_path_does_in_sight_and_out_of_it() -> None:
+    env = envs.make("point_maze", 1, num_threads=1)
+    env.reset(seed=0)
+    ground = states.ground(env)
+    assert ground is not None
+    goals = np.array([[12.0, 4.0], [4.0, 4.0]])
+    maps = reachability.measure(ground, goals, [])
+    exact = dataclasses.replace(maps, values={"exact": -maps.path, "backwards": maps.path})
+    everywhere, hidden = exact.over_goals(), exact.out_of_sight()
+    for found in (everywhere, hidden):
+        assert found["exact"].value == pytest.approx(1)
+        assert found["backwards"].value == pytest.approx(-1)
+    straight = everywhere[reachability.EUCLIDEAN].value
+    assert exact.beyond_euclidean()["exact"].value == pytest.approx(1 - straight)
+    # In the other corridor, further along is nearer as the crow flies, and further to go.
+    assert hidden[reachability.EUCLIDEAN].value < 0 < straight
+
+
+def test_margins_pair_trained_with_untrained_weights() -> None:
+    def made(name: str, kind: str, r2: list[float], ranks: list[float]) -> probe.Probe:
+        scores = np.array(r2), np.array(ranks)
+        return probe.Probe(name, kind, 8, correlations.mean(scores[0]), correlations.mean(scores[1]), scores)
+
+    kinds = [made("it", kind, [0.9, 0.7], [0.8, 0.8]) for kind in ("places", "cells")]
+    fresh = made("it, untrained", "cells", [0.5, -0.3], [0.2, 0.4])
+    found = probe.margins([*kinds, fresh, made("observation and action", "cells", [0, 0], [0, 0])])
+    assert list(found) == [("it", "cells")]
+    assert [estimate.value for estimate in found["it", "cells"]] == pytest.approx([0.7, 0.5])

@@ -27,7 +27,7 @@ def crl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("crl.analysis.correlations.SAMPLES", 20)
     monkeypatch.setattr("crl.analysis.states.FINEST", 3)
-    for name, value in {"WORLDS": 4, "SHEET": 49, "ROWS": 60, "MOST_GOALS": 3, "SHOWN_GOALS": 2}.items():
+    for name, value in {"WORLDS": 4, "SHEET": 49, "ROWS": 60, "MOST_GOALS": 3, "SHOWN_GOALS": 2, "FRESH": 1}.items():
         monkeypatch.setattr(study, name, value)
     return lambda *arguments: CliRunner().invoke(main, arguments, prog_name="crl")
 

@@ -73,7 +73,7 @@ def draw_values(
     x, y = (low + spacing * np.arange(count + 1) for count in shape)
     painted = panel.pcolormesh(y, x, shown, cmap=colours, rasterized=True, vmin=limit and -limit, vmax=limit)
     if contours and len(np.unique(values[np.isfinite(values)])) > 1:
-        style: dict[str, Any] = {"colors": "white", "linewidths": 0.5, "alpha": 0.8}
+        style: dict[str, Any] = {"colors": "white", "linewidths": 0.5, "alpha": 0.8, "linestyles": "solid"}
         panel.contour(y[:-1] + spacing / 2, x[:-1] + spacing / 2, shown, levels=10, **style)
     draw_ground(panel, maze, marks=False)
     panel.tick_params(labelsize=7)

@@ -31,8 +31,8 @@ class Probe:
     r2: Estimate
     """1 - (squared errors) / (squared deviations from the mean), of all held-out places of a goal"""
     spearman: Estimate
-    per_goal: Floats
-    """(G,) r2"""
+    per_goal: tuple[Floats, Floats]
+    """(G,) r2 and Spearman's correlation"""
 
 
 def predict(features: Floats, target: Floats, folds: NDArray[np.intp]) -> Floats:
@@ -94,14 +94,17 @@ def measure(ground: Ground, goals: Floats, subjects: Sequence[Subject], fresh: i
     return probes
 
 
-def margins(probes: Sequence[Probe]) -> dict[str, Estimate]:
-    """By how much each trained subject's r2 is above that of untrained weights, goals in pairs: `LABEL, KIND`."""
-    known = {(probe.features, probe.held_out): probe for probe in probes}
-    return {
-        f"{name}, {kind} held out": correlations.mean(probe.per_goal - known[f"{name}, untrained", kind].per_goal)
-        for (name, kind), probe in known.items()
-        if (f"{name}, untrained", kind) in known
-    }
+def margins(probes: Sequence[Probe]) -> dict[tuple[str, str], tuple[Estimate, Estimate]]:
+    """By how much r2 and Spearman of trained weights are above those of untrained ones, goals in pairs.
+
+    By features and `held_out`, of those whose untrained ones are there too.
+    """
+    known = {(probe.features, probe.held_out): probe.per_goal for probe in probes}
+    found = {}
+    for (name, kind), (r2, ranks) in known.items():
+        if fresh := known.get((f"{name}, untrained", kind)):
+            found[name, kind] = correlations.mean(r2 - fresh[0]), correlations.mean(ranks - fresh[1])
+    return found
 
 
 def _judge(name: str, kind: str, features: list[list[Floats]], path: Floats, folds: NDArray[np.intp]) -> Probe:
@@ -115,4 +118,4 @@ def _judge(name: str, kind: str, features: list[list[Floats]], path: Floats, fol
     per_goal = r2(told, path).mean(0)
     ranks = correlations.spearman(told, path).mean(0)
     width = features[0][0].shape[1]
-    return Probe(name, kind, width, correlations.mean(per_goal), correlations.mean(ranks), per_goal)
+    return Probe(name, kind, width, correlations.mean(per_goal), correlations.mean(ranks), (per_goal, ranks))

@@ -47,6 +47,16 @@ class Maps:
         """Of each order the mean correlation over goals; intervals resample goals."""
         return {name: correlations.mean(correlations.spearman(order, self.path)) for name, order in self.orders.items()}
 
+    def out_of_sight(self) -> dict[str, Estimate]:
+        """The same of those places alone from which a wall hides the goal; goals that hide from none do not count."""
+        hidden = self.path > self.euclidean * (1 + 1e-6)
+        goals = np.flatnonzero(hidden.sum(1) > 1)
+        found = {
+            name: np.array([correlations.spearman(order[g, hidden[g]], self.path[g, hidden[g]]) for g in goals])
+            for name, order in self.orders.items()
+        }
+        return {name: correlations.mean(rho) for name, rho in found.items() if len(goals)}
+
     def beyond_euclidean(self) -> dict[str, Estimate]:
         """Of each subject by how much its mean correlation is above the Euclidean distance's, the goals in pairs."""
         found = {name: correlations.spearman(order, self.path) for name, order in self.orders.items()}

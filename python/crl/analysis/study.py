@@ -130,7 +130,7 @@ def maps(study: Study) -> Section:
         for name, estimates in per_goal.items()
     ]
     study.write("correlations", rows)
-    beyond = found.beyond_euclidean()
+    beyond, hidden = found.beyond_euclidean(), found.out_of_sight()
     table = [
         {
             "order": name,
@@ -138,6 +138,7 @@ def maps(study: Study) -> Section:
             "lowest": min(e.value for e in per_goal[name]),
             "highest": max(e.value for e in per_goal[name]),
             **_told("above_euclidean", beyond.get(name)),
+            **_told("out_of_sight", hidden.get(name)),
         }
         for name, estimate in found.over_goals().items()
     ]
@@ -145,8 +146,8 @@ def maps(study: Study) -> Section:
         f"For each of {len(study.goals)} goals, at {len(ground.places)} places {ground.spacing:g} m apart: how far the "
         "place is by the shortest path around the walls, in a straight line, and by what the critic says of the "
         "action that the policy takes there, at rest, for that goal. Spearman's rank correlation with the shortest "
-        "path, mean over goals; intervals (95 %) resample goals, those of single goals in correlations.csv quarters "
-        "of the maze's cells."
+        "path, mean over goals; out of sight: of places alone from which a wall hides the goal; intervals (95 %) "
+        "resample goals, those of single goals in correlations.csv quarters of the maze's cells."
     )
     return Section("Reachability", text, [picture], table)
 
@@ -235,15 +236,16 @@ def probes(study: Study) -> Section:
     found = probe.measure(ground, study.goals, study.subjects, FRESH, study.seed)
     picture = study.output / "probe.png"
     pictures.draw_probes(found, picture)
-    margins = probe.margins(found)
+    margins, none = probe.margins(found), (None, None)
     table = [
         {
             "features": p.features,
             "width": p.width,
             "held_out": p.held_out,
             **_told("r2", p.r2),
+            **_told("r2_above_untrained", margins.get((p.features, p.held_out), none)[0]),
             **_told("spearman", p.spearman),
-            **_told("above_untrained", margins.get(f"{p.features}, {p.held_out} held out")),
+            **_told("spearman_above_untrained", margins.get((p.features, p.held_out), none)[1]),
         }
         for p in found
     ]

@@ -63,16 +63,11 @@ class Subject:
 
     def value(self, observation: Array, goal: Array) -> NDArray[np.float64]:
         """What the critic says of the policy's own action, (N, O), (N, G) -> (N,): of crl its energy, else Q."""
-
-        def score(o: Tensor, g: Tensor, a: Tensor) -> Tensor:
-            return self.networks.score(o, g, a[:, None])[:, 0]
-
-        return self._rows(score, observation=observation, goal=goal, action=self.action(observation, goal))
+        return self._rows(self.score, observation, goal, self.action(observation, goal))
 
     def score(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
         """The critic's value of each row, differentiable in its weights: (N, O), (N, G), (N, A) -> (N,)."""
-        inputs = self.networks.inputs
-        return self.networks.score(inputs.of_observation(observation), inputs.of_goal(goal), action[:, None])[:, 0]
+        return self.networks.score(*self._seen(observation, goal), action[:, None])[:, 0]
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """All weights but the actor's."""
@@ -84,32 +79,33 @@ class Subject:
         Of crl phi(s, a), which does not see the goal. Of a critic Q(s, g, a) or a forward model what the last layer
         reads it from; of a policy alone, the same of the actor.
         """
-        return self._rows(_reader(self.networks), observation=observation, goal=goal, action=action)
+        reader = _reader(self.networks)
+        return self._rows(lambda o, g, a: reader(*self._seen(o, g), a), observation, goal, action)
 
     def goal_features(self, goal: Array) -> NDArray[np.float64]:
         """psi(g) of agents that have it: (N, G) -> (N, F)."""
         assert isinstance(self.networks, Encoders)
         encoder = self.networks.critics[0][1]
-        return self._rows(lambda g: encoder(g), goal=goal)
+        return self._rows(lambda g: encoder(self.networks.inputs.of_goal(g)), goal)
 
     def untrained(self, seed: int) -> "Subject":
-        """The same agent as it would be before its first update, with weights drawn from `seed`, seeing alike."""
+        """The same agent with weights drawn from `seed`, as before its first update; it sees its inputs as this one."""
         settings = dataclasses.replace(self.settings, seed=seed)
         agent = Agent(self.spec, settings, settings.device)
         agent.networks.inputs.load_state_dict(self.networks.inputs.state_dict())
         return dataclasses.replace(self, label="untrained", agent=agent, policy=agent.evaluation_policy())
 
+    def _seen(self, observation: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+        """Both as the networks see them."""
+        inputs = self.networks.inputs
+        return inputs.of_observation(observation), inputs.of_goal(goal)
+
     @torch.no_grad()
-    def _rows(self, function: Callable[..., Tensor], **columns: Array) -> NDArray[np.float64]:
-        """`function` of columns (N, ...), some rows at a time; observations and goals as the networks see them."""
-        numerics, inputs = self.agent.algorithm.numerics, self.networks.inputs
-        seen_as = {"observation": inputs.of_observation, "goal": inputs.of_goal}
-        parts = []
-        for first in range(0, len(next(iter(columns.values()))), ROWS):
-            rows = [
-                seen_as.get(name, Tensor.float)(numerics.column(column[first : first + ROWS]))
-                for name, column in columns.items()
-            ]
+    def _rows(self, function: Callable[..., Tensor], *columns: Array) -> NDArray[np.float64]:
+        """`function` of columns (N, ...), some rows at a time."""
+        numerics, parts = self.agent.algorithm.numerics, []
+        for first in range(0, len(columns[0]), ROWS):
+            rows = [numerics.column(column[first : first + ROWS]) for column in columns]
             with numerics.network_precision():
                 parts.append(function(*rows).double().cpu().numpy())
         return np.concatenate(parts)

@@ -383,6 +383,6 @@ def test_margins_pair_trained_with_untrained_weights() -> None:
 
     kinds = [made("it", kind, [0.9, 0.7], [0.8, 0.8]) for kind in ("places", "cells")]
     fresh = made("it, untrained", "cells", [0.5, -0.3], [0.2, 0.4])
-    found = probe.margins([*kinds, fresh, made("observation and action", "cells", [0, 0], [0, 0])])
+    found = probe.margins([*kinds, fresh, made(probe.PLAIN, "cells", [0, 0], [0, 0])])
     assert list(found) == [("it", "cells")]
     assert [estimate.value for estimate in found["it", "cells"]] == pytest.approx([0.7, 0.5])

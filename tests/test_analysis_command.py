@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import Quiet
 
-from crl.analysis import study
+from crl.analysis import probe, study
 from crl.cli import main
 from crl.cli.analyze import ANALYSES
 from crl.config import TrainConfig
@@ -56,7 +56,7 @@ def test_two_runs_side_by_side(tiny: Tiny, crl: Callable[..., Result], tmp_path:
     for row in numbers["maps"]:
         assert -1 <= row["spearman low"] <= row["spearman"] <= row["spearman high"] <= 1
     probed = {row["features"] for row in numbers["probe"]}
-    assert {"crl, depth 4, seed 0, untrained", "td3, depth 4, seed 0", "observation and action"} <= probed
+    assert {"crl, depth 4, seed 0, untrained", "td3, depth 4, seed 0", probe.PLAIN} <= probed
     assert {row["run"] for row in numbers["similarity"]} == {"crl, depth 4, seed 0"}, "td3 has no psi"
     with (found / "maps.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * 7 * 9  # goals, free cells, places in each

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crl.analysis.correlations import Estimate
-from crl.analysis.probe import HELD_OUT, Probe
+from crl.analysis.probe import HELD_OUT, PLAIN, Probe
 from crl.analysis.reachability import EUCLIDEAN, Maps
 from crl.analysis.similarity import Split
 from crl.analysis.states import Ground
@@ -150,7 +150,7 @@ def draw_probes(probes: Sequence[Probe], picture: Path) -> None:
     for panel, (kind, told) in zip(panels[0], HELD_OUT.items(), strict=True):
         shown = [probe for probe in reversed(probes) if probe.held_out == kind]
         for line, probe in enumerate(shown):
-            trained = "untrained" not in probe.features and probe.features != "observation and action"
+            trained = "untrained" not in probe.features and probe.features != PLAIN
             low, value, high = (max(x, LOWEST) for x in (probe.r2.low, probe.r2.value, probe.r2.high))
             error = [[value - low], [high - value]]
             colour = LINES[0] if trained else "#BBBBBB"

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 PENALTIES = np.logspace(-4, 4, 17)
 HELD_OUT = {"places": "single places, a fifth at a time", "cells": "whole cells of the maze, one at a time"}
 
+PLAIN = "observation and action"
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -62,8 +64,8 @@ def r2(predicted: Floats, target: Floats) -> Floats:
 def measure(ground: Ground, goals: Floats, subjects: Sequence[Subject], fresh: int, seed: int = 0) -> list[Probe]:
     """Probes of every subject, of the same networks with fresh weights, and of the plain observation and action.
 
-    For each goal a line of its own, of the features of every place with the subject's action for that goal: the same
-    actions for trained and untrained networks, so that they differ in nothing else.
+    For each goal a line of its own, of the features of every place and a uniformly random action, the same for all: an
+    action of the policy would itself tell the way.
 
     Args:
         goals: (G, 2), m.
@@ -75,22 +77,20 @@ def measure(ground: Ground, goals: Floats, subjects: Sequence[Subject], fresh: i
         "places": np.random.default_rng(seed).permutation(count) % 5,
         "cells": correlations.blocks_of(ground.places + 0.5 * ground.maze.cell, ground.maze.cell),
     }
-    probes = []
+    asked = [np.tile(goal, (count, 1)) for goal in commanded]
+    action = np.random.default_rng(seed).uniform(-1, 1, (count, subjects[0].spec.action_dim)).astype(np.float32)
+    plain = np.hstack((ground.observation, action)).astype(np.float64)
+    sources = {PLAIN: [[plain] * len(goals)]}
     for subject in subjects:
-        asked = [np.tile(goal, (count, 1)) for goal in commanded]
-        acted = [subject.action(ground.observation, goal) for goal in asked]
-        sources = {subject.label: [subject]}
-        if fresh:
-            sources[f"{subject.label}, untrained"] = [subject.untrained(10_000 + k) for k in range(fresh)]
-        for name, readers in sources.items():
-            told = [
-                [reader.features(ground.observation, goal, action) for goal, action in zip(asked, acted, strict=True)]
-                for reader in readers
-            ]
-            probes += [_judge(name, kind, told, path, fold) for kind, fold in folds.items()]
-        if subject is subjects[0] and not ground.task.spec.image:
-            plain = [np.hstack((ground.observation, action.cpu().numpy())).astype(np.float64) for action in acted]
-            probes += [_judge("observation and action", kind, [plain], path, fold) for kind, fold in folds.items()]
+        fresh_ones = [subject.untrained(10_000 + k) for k in range(fresh)]
+        for name, readers in {subject.label: [subject], f"{subject.label}, untrained": fresh_ones}.items():
+            sources[name] = [[r.features(ground.observation, goal, action) for goal in asked] for r in readers]
+    probes = [
+        _judge(name, kind, features, path, fold)
+        for name, features in sources.items()
+        if features and not (name == PLAIN and ground.task.spec.image)
+        for kind, fold in folds.items()
+    ]
     return probes
 
 

@@ -254,8 +254,8 @@ def probes(study: Study) -> Section:
         f"Ridge regression of the shortest path's length from the features of a place, for each of {len(study.goals)} "
         "goals a line of its own; R² and Spearman of held-out places, mean over goals, intervals (95 %) resample "
         "goals. Features: φ(s, a) of crl; of other critics and models what their last layer reads. Untrained: the same "
-        f"networks with fresh weights, {FRESH} times, for the same actions. Beyond the cells that were fitted a line "
-        "extrapolates: R² may be far below 0 there."
+        f"networks with fresh weights, {FRESH} times. All of the same random actions, as one of a policy would itself "
+        "tell the way. Beyond the cells that were fitted a line extrapolates: R² may be far below 0 there."
     )
     return Section("Linear probe", text, [picture], table)
 

@@ -1,6 +1,7 @@
 """`crl report` and `crl plot --group`: groups, curves, the page and its files; of runs written by hand."""
 
 import csv
+import dataclasses
 import html
 import html.parser
 import math
@@ -156,6 +157,16 @@ def test_a_curve_goes_on_with_those_that_are_left(tmp_path):
     assert [(curve.x[points].tolist(), count) for points, count in curve.stretches()][1] == ([30000, 40000, 50000], 2)
     assert not np.array_equal(curve.low[:5], curve.high[:5])
     np.testing.assert_array_equal(curve.low[5:], curve.high[5:])
+
+
+def test_along_wall_time_a_finished_run_keeps_its_last_value(tmp_path):
+    quick, slow = load(made(tmp_path / "quick")), load(made(tmp_path / "slow", 1))
+    slow = dataclasses.replace(slow, rows=[{**row, "wall_time": 3 * row["wall_time"]} for row in slow.rows])
+    curve = combined([quick, slow], "eval/success_rate", "wall_time")
+    ends = [run.curve("eval/success_rate", "wall_time")[1][-1] for run in (quick, slow)]
+    assert curve.value[-1] == pytest.approx(np.mean(ends))
+    stopped = load(made(tmp_path / "stopped", until=50_000))
+    assert combined([stopped, slow], "eval/success_rate", "wall_time").runs[-1] == 1
 
 
 def test_curve_over_tasks_is_by_share_of_the_run(tmp_path):

@@ -485,7 +485,7 @@ def test_a_backend_that_is_not_installed_names_its_extra(crl, write, monkeypatch
 @pytest.mark.slow
 def test_a_sweep_that_is_interrupted_goes_on(tmp_path):
     """Two runs side by side in processes of their own; Ctrl-C, and the same command again."""
-    given = {**TINY, "total_env_steps": 4000, "eval_interval": 1000}
+    given = {**TINY, "total_env_steps": 1600, "eval_interval": 400}
     del given["depth"]
     lines = [f"  {key}: {value}" for key, value in given.items()]
     (tmp_path / "sweep.yaml").write_text("\n".join(["train:", *lines, "grid: {depth: [4, 8]}", "seeds: 1", ""]))
@@ -507,8 +507,8 @@ def test_a_sweep_that_is_interrupted_goes_on(tmp_path):
         _, errors = process.communicate(timeout=120)
     assert process.returncode in (0, 130), errors
     assert "Traceback" not in errors
-    done = subprocess.run(started, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(started, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {row["state"] for row in index(tmp_path / "runs" / "sweep" / "sweep.csv").values()} == {"done"}
     for run in runs:
-        assert checkpoint.read_json(checkpoint.latest(run) / "state.json")["progress"]["evaluated_at"] >= 4000
+        assert checkpoint.read_json(checkpoint.latest(run) / "state.json")["progress"]["evaluated_at"] >= 1600

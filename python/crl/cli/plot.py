@@ -74,6 +74,7 @@ def command(
     }
     ys = [metric for metric in measured for _ in tasks]
     columns = len(tasks) if 1 < len(tasks) < 4 else 2
+    picture.parent.mkdir(parents=True, exist_ok=True)
     save(draw_curves(panels, along, ys, list(methods), columns=columns), picture)
     written = write_points(loaded, measured, Path(table) if table else picture.with_suffix(".csv"))
     click.echo(f"{picture} and {written}: {', '.join(measured)} of {len(loaded)} runs")

@@ -174,11 +174,13 @@ class _Status:
 
     def show(self, entries: Sequence["Entry"]) -> None:
         """Show all trials as they are now."""
+        from crl.sweep.driver import WAITING
+
         if self._live:
             self._live.update(table(entries))
             return
         for entry in entries:
-            if self._states.get(entry.trial.name) != entry.state:
+            if self._states.get(entry.trial.name, WAITING) != entry.state:
                 self._states[entry.trial.name] = entry.state
                 again = f" (attempt {entry.attempts})" if entry.attempts > 1 else ""
                 click.echo(f"{entry.state}{again}: {entry.trial.name}")

@@ -39,14 +39,20 @@ class Curve:
 def combined(runs: Sequence[Run], metric: str, x: str) -> Curve:
     """The IQM of `metric` over runs, where each was measured and between: a curve is straight between its points.
 
-    The interval is statistics.interval's, runs resampled as whole curves.
+    Along wall time a finished run keeps what it had at its end, while slower ones are still at work. The interval is
+    statistics.interval's, runs resampled as whole curves.
     """
-    curves = [curve for run in runs if len((curve := run.curve(metric, x))[0])]
+    curves, ends = [], []
+    for run in runs:
+        positions, measured = run.curve(metric, x)
+        if len(positions):
+            curves.append((positions, measured))
+            ends.append(measured[-1] if x == "wall_time" and run.finished else np.nan)
     if not curves:
         nothing = np.empty(0)
         return Curve(nothing, nothing, nothing, nothing, np.empty(0, np.int64))
     at = _thinned(np.unique(np.concatenate([positions for positions, _ in curves])))
-    values = np.array([np.interp(at, *curve, left=np.nan, right=np.nan) for curve in curves])
+    values = np.array([np.interp(at, *curve, left=np.nan, right=end) for curve, end in zip(curves, ends, strict=True)])
     there = ~np.isnan(values)
     result = np.empty((3, len(at)))
     # Every stretch with the same runs in it is one call.

@@ -149,11 +149,12 @@ def save(figure: Any, *files: Path) -> None:
 
 
 def save_to(figure: Any, stream: io.BytesIO) -> None:
-    """Write the picture as SVG."""
+    """Write the picture as SVG. Its layout is settled then, for pictures that follow."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "crl"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
+    figure.set_layout_engine("none")
 
 
 def _figure(count: int, columns: int, size: tuple[float, float] = PANEL, beside: float = 0.0) -> Any:

@@ -54,6 +54,15 @@ $body
 """
 )
 
+HEADINGS = {
+    "env_steps": "env steps",
+    "env_steps_per_second": "steps/s",
+    "updates_per_second": "updates/s",
+    "gflop_per_update": "GFLOP/update",
+    "pflop": "PFLOP",
+}
+"""What columns are called that have longer names in files."""
+
 
 def page(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> str:
     """The whole file, of sections (heading, HTML)."""
@@ -145,7 +154,7 @@ def image_type(path: Path) -> str:
 
 
 def _heading(name: str) -> str:
-    return name.rpartition("/")[2].replace("_", " ")
+    return HEADINGS.get(name) or (name.rpartition("/")[2].replace("_", " ") if name.startswith("eval/") else name)
 
 
 def _kind(numeric: bool) -> str:

@@ -376,6 +376,8 @@ def test_statistics_of_made_up_records() -> None:
     # Visited before episode 10: the cells up to three steps away, 1 + 2 + 3 at 0.9 and 4 at 1.
     np.testing.assert_allclose(values["fall_before_first"][0], -0.6 / 10, atol=1e-6)
     np.testing.assert_allclose(values["unvisited_above_visited"][0], 0.06, atol=1e-6)
+    # Seed 1 never comes there: c is 1 everywhere to the end.
+    np.testing.assert_allclose([values["fall_before_first"][1], values["unvisited_above_visited"][1]], 0, atol=1e-6)
     goal = record.world.goal
     visits = record.visits[0, :2].sum(0)
     np.testing.assert_allclose(values["fall_before_half"][0], -0.5 * (1 - visits[goal] / visits.sum()), atol=1e-6)
@@ -384,6 +386,18 @@ def test_statistics_of_made_up_records() -> None:
     np.testing.assert_allclose(values["rise_on_less_off"], [0.25, np.nan], atol=1e-6)
     np.testing.assert_allclose(values["late_rise_on_path"], [0.25, np.nan], atol=1e-6)
     assert analysis.count_found(record)[0] == 1
+
+
+def test_what_is_seldom_visited_is_held_against_what_is_often_visited() -> None:
+    """c = 1 - visits / 10, visits being 9 less the steps from the start.
+
+    Of 24 cells, the goal left out, four are a fifth: visited least 2, 2, 3 and 3 times, most 9, 8, 8 and 7 times.
+    """
+    record = made_up()
+    record.psi[0, 1, :, 0] = 1 - record.visits[0, 1] / 10
+    values = {statistic.name: statistic.values for statistic in analysis.statistics(record)}
+    np.testing.assert_allclose(values["least_above_most"], [(8 - 2.5) / 10, np.nan], atol=1e-6)
+    np.testing.assert_allclose(values["visits_against_c"], [-1, np.nan], atol=1e-6)
 
 
 def test_intervals_hold_the_mean_and_narrow_with_seeds() -> None:

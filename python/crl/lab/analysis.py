@@ -133,25 +133,29 @@ def statistics(record: Record) -> list[Statistic]:
     moment_of = np.searchsorted(record.episode, np.stack([reached, half, found]), "right").clip(1, c.shape[1] - 1)
     end = record.moments - 1
     none = np.full(seeds, np.nan)
-    fall_first, gap_first, fall_half, visits_half = (none.copy() for _ in range(4))
+    fall_first, gap_first, fall_half, visits_half, least_most = (none.copy() for _ in range(5))
     rise_on, rise_off, late_on, order, rooms_apart = (none.copy() for _ in range(5))
     for k in range(seeds):
         visited = record.first_visit[k] >= 0
         others = np.arange(len(world.cells)) != world.goal
         order[k] = rank_correlation(record.first_visit[k, visited], world.steps_from_start[visited])
-        if reached[k] >= 0:
-            then = visited & (record.first_visit[k] < ROUND * (reached[k] // ROUND)) & others
-            now = record.psi_at_first[k] @ record.command[k, 0]
-            unseen = ~(visited & (record.first_visit[k] <= reached[k])) & others
-            if then.any():
-                fall_first[k] = (now - c[k, 0])[then].mean()
-            if then.any() and unseen.any():
-                gap_first[k] = now[unseen].mean() - now[then].mean()
+        # The goal's own c is 1 always, and the round in which it is first reached has not been learnt from.
+        known = visited & (
+            record.first_visit[k] < ROUND * (reached[k] // ROUND if reached[k] >= 0 else record.rounds_done)
+        )
+        unseen = ~visited | (record.first_visit[k] > reached[k] if reached[k] >= 0 else False)
+        now = record.psi_at_first[k] @ record.command[k, 0] if reached[k] >= 0 else c[k, end]
+        if (known & others).any():
+            fall_first[k] = (now - c[k, 0])[known & others].mean()
+            if (unseen & others).any():
+                gap_first[k] = now[unseen & others].mean() - now[known & others].mean()
         if half[k] >= 0:
             m = moment_of[1, k]
             visits = record.visits[k, : m + 1].sum(0)
             fall_half[k] = ((c[k, m] - c[k, 0]) * visits).sum() / visits.sum()
             visits_half[k] = rank_correlation(visits[others], c[k, m, others])
+            by_visits = c[k, m, others][visits[others].argsort(kind="stable")]
+            least_most[k] = by_visits[: len(by_visits) // 5].mean() - by_visits[-(len(by_visits) // 5) :].mean()
             rooms = [c[k, m, world.room == room].mean() for room in range(len(world.rooms))]
             rooms_apart[k] = rooms[-1] - rooms[0]
         if found[k] >= 0:
@@ -168,10 +172,17 @@ def statistics(record: Record) -> list[Statistic]:
         Statistic("found", _episodes(found), f"episode in which it first exceeds {FOUND}"),
         Statistic("success_at_end", average[:, -1].astype(np.float64), "success average at the end"),
         Statistic("greedy_at_end", np.asarray(greedy, np.float64), "whether the best moves lead to the goal then"),
-        Statistic("fall_before_first", fall_first, "change of c of visited states until the goal is first reached"),
+        Statistic(
+            "fall_before_first",
+            fall_first,
+            "change of c of visited states until the goal is first reached, or to the end",
+        ),
         Statistic("unvisited_above_visited", gap_first, "mean c of unvisited less that of visited states then"),
         Statistic("fall_before_half", fall_half, "change of c, weighted by visits, until the goal is half found"),
         Statistic("visits_against_c", visits_half, "rank correlation over states of visits so far and c then"),
+        Statistic(
+            "least_above_most", least_most, "mean c of the fifth of states visited least less that of the most then"
+        ),
         Statistic("goal_room_above_start", rooms_apart, "mean c of the last room less that of the first then"),
         Statistic("rise_on_path", rise_on, "change of c after the goal is found, states of the last successful path"),
         Statistic("rise_off_path", rise_off, "the same of all other states"),

@@ -384,7 +384,8 @@ def test_statistics_of_made_up_records() -> None:
     np.testing.assert_allclose(values["rise_on_path"], [0.25, np.nan], atol=1e-6)
     np.testing.assert_allclose(values["rise_off_path"], [0, np.nan], atol=1e-6)
     np.testing.assert_allclose(values["rise_on_less_off"], [0.25, np.nan], atol=1e-6)
-    np.testing.assert_allclose(values["late_rise_on_path"], [0.25, np.nan], atol=1e-6)
+    np.testing.assert_allclose(values["rise_on_path_since_lowest"], [0.25, np.nan], atol=1e-6)
+    np.testing.assert_allclose(values["rise_off_path_since_lowest"], [0, np.nan], atol=1e-6)
     assert analysis.count_found(record)[0] == 1
 
 

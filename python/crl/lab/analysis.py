@@ -134,7 +134,7 @@ def statistics(record: Record) -> list[Statistic]:
     end = record.moments - 1
     none = np.full(seeds, np.nan)
     fall_first, gap_first, fall_half, visits_half, least_most = (none.copy() for _ in range(5))
-    rise_on, rise_off, late_on, order, rooms_apart = (none.copy() for _ in range(5))
+    rise_on, rise_off, since_on, since_off, order, rooms_apart = (none.copy() for _ in range(6))
     for k in range(seeds):
         visited = record.first_visit[k] >= 0
         others = np.arange(len(world.cells)) != world.goal
@@ -164,7 +164,8 @@ def statistics(record: Record) -> list[Statistic]:
             on[successful_path(record, k)] = True
             change = c[k, end] - c[k, m]
             rise_on[k], rise_off[k] = change[on & others].mean(), change[~on & others].mean()
-            late_on[k] = (c[k, end] - c[k, (m + end) // 2])[on & others].mean()
+            change = c[k, end] - c[k, m + c[k, m:].mean(1).argmin()]
+            since_on[k], since_off[k] = change[on & others].mean(), change[~on & others].mean()
     greedy = world.near_goal[record.greedy_path[:, end]].any(1)
     return [
         Statistic("first_reached", _episodes(reached), "episode that first came to the goal"),
@@ -187,7 +188,10 @@ def statistics(record: Record) -> list[Statistic]:
         Statistic("rise_on_path", rise_on, "change of c after the goal is found, states of the last successful path"),
         Statistic("rise_off_path", rise_off, "the same of all other states"),
         Statistic("rise_on_less_off", np.asarray(rise_on - rise_off, np.float64), "the difference of the two"),
-        Statistic("late_rise_on_path", late_on, "change of c of the path in the second half of the episodes since"),
+        Statistic(
+            "rise_on_path_since_lowest", since_on, "change of c of that path since mean c of all states was lowest"
+        ),
+        Statistic("rise_off_path_since_lowest", since_off, "the same of all other states"),
         Statistic("distance_order", order, "rank correlation over states of their first visit and their distance"),
         *(
             Statistic(

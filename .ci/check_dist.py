@@ -31,7 +31,7 @@ def check_wheel(path: Path) -> None:
         metadata = email.message_from_bytes(wheel.read(info + "METADATA"))
     extension = {name for name in names if re.fullmatch(r"crl/_core(\.abi3\.so|\.pyd)", name)}
     assert len(extension) == 1, f"{path.name} needs one extension module, has {sorted(extension)}"
-    expected = modules() | extension | {"crl/_core.pyi", "crl/py.typed", "crl/envs/canary.json"}
+    expected = modules() | extension | {"crl/_core.pyi", "crl/py.typed", "crl/envs/canary.json", "crl/lab/page.html"}
     expected |= {info + name for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
     missing = expected - names
     assert not missing, f"{path.name} lacks {sorted(missing)}"

@@ -29,7 +29,7 @@ p { max-width: 60rem; margin: .5rem 0; } .quiet { color: #555; font-size: .9em; 
 nav a { margin-right: 1.1em; } a { color: #00588a; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
-th, td { padding: .22rem .7rem; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top; }
+th, td { padding: .22rem .5rem; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top; }
 th { border-bottom: 1.5px solid #555; font-weight: 600; vertical-align: bottom; }
 td.number, th.number { text-align: right; } td.number { white-space: nowrap; }
 td.number span { color: #555; display: block; font-size: .85em; }
@@ -41,6 +41,7 @@ pre { font: .8rem/1.4 ui-monospace, "DejaVu Sans Mono", monospace; background: #
 .side { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 .side figure { max-width: 34rem; margin-top: .5rem; }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } nav { display: none; }
+  .scroll { overflow: visible; } table { font-size: 7.5px; } th, td { padding: 1px 3px; }
   figure, table, tr { break-inside: avoid; } details > * { display: block; } a { color: inherit; } }
 </style>
 </head>

@@ -53,10 +53,9 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
 # sees only one corner, and a buffer that keeps them; goals of other rows for the actor, as rows at the start of an
 # episode, from where evaluation commands the far goals, are few; a temperature that has not to fall for 10,000 updates
 # first, and a policy that may be as narrow as a corridor asks, hence no entropy of its own; networks that suit a plane,
-# three times as fast as the published width, at twice the step size, and see numbers standardised: twice as fast again
-# in env steps; and an averaged actor, as the present one takes a corner now too close and now too wide.
+# three times as fast as the published width, at twice the step size; and an averaged actor, as the present one takes a
+# corner now too close and now too wide.
 _POINT_MAZE = {
-    "normalize_observations": True,
     "width": 64,
     "learning_rate": 6e-4,
     "actor_goals": "random",

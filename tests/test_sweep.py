@@ -158,6 +158,10 @@ def test_names_of_directories_are_plain(write):
     assert plain.name == "layout=u,seed=0"
     assert plain.run_dir == Path("runs/sweep/layout=u,seed=0")
     assert re.fullmatch(r"layout=R\.G-[0-9a-f]{8},seed=0", drawn.name)
+
+
+@pytest.mark.peers
+def test_names_of_other_projects_worlds_are_plain_too(write):
     (adapted,) = read(write("grid: {env: ['gymnasium:FetchReach-v4']}\n")).trials
     assert adapted.name == "env=gymnasium-FetchReach-v4,seed=0"
 

@@ -55,6 +55,7 @@ class Config:
     energy: str = "norm"
     energy_scale: str = "1"
     objective: str = "forward_infonce"
+    commanded_negatives: float = 0.0
     logsumexp_penalty: float = 0.1
     gamma: float = 0.99
     commanded_share: float = 0.0

@@ -156,6 +156,12 @@ class TrainConfig:
             "nce_c_learning",
         ),
     )
+    commanded_negatives: float = _setting(
+        0.0,
+        "Objective",
+        "A commanded goal is a negative of every row, and counts as much as this share of the batch.",
+        at_least=0,
+    )
     logsumexp_penalty: float = _setting(
         AUTO, "Objective", "Weight of the squared logsumexp. [0.1; cpc 0.01; NCE and C-learning 0]", at_least=0
     )

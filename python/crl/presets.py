@@ -216,6 +216,7 @@ OF_ALGORITHMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(("num_critics", "critic_value"), ("crl", *_BOOTSTRAPPING)),
         **dict.fromkeys(("bc_coefficient", "bc_form", "initial_alpha", "target_entropy_scale"), _STOCHASTIC),
         "actor_goals": ("crl", "forward_model"),
+        "commanded_negatives": ("crl",),
         "commanded_share": _BOOTSTRAPPING,
         "exploration_noise": ("td3",),
         "num_action_candidates": tuple(name for name in ALGORITHMS if name != "gcbc"),

@@ -148,6 +148,7 @@ def _check_together(config: TrainConfig) -> None:
     _check_bootstraps(config)
     _check_discount(config)
     _check_schedule(config)
+    _check_commanded(config, envs.spec(config.env, **config.env_kwargs))
     _check_algorithm(config, envs.spec(config.env, **config.env_kwargs))
     train = envs.spec(config.env, **config.env_kwargs)
     _check_images(config, train)
@@ -164,10 +165,6 @@ def _check_schedule(config: TrainConfig) -> None:
     if config.init != "all" and not config.init_from:
         raise ConfigError(f"init is what is taken of another run: give one (--init-from), got init {config.init}.")
     if config.dataset:
-        if config.actor_goals == "commanded":
-            raise ConfigError(
-                "actor_goals cannot be commanded with a data set, which does not say what was: choose another."
-            )
         given = [name for name in COLLECTING if getattr(config, name) is not AUTO]
         given += ["async"] * config.asynchronous
         if given:
@@ -229,6 +226,25 @@ def _check_bootstraps(config: TrainConfig) -> None:
         raise ConfigError(f"logsumexp_penalty must be 0 with objective {config.objective}, which compares no pairs.")
 
 
+def _check_commanded(config: TrainConfig, spec: "EnvSpec") -> None:
+    """Refuse what needs to know the goals that were commanded, where they are not kept or of no use."""
+    negatives = bool(config.commanded_negatives)
+    wanted = {"actor_goals commanded": config.actor_goals == "commanded", "commanded_negatives": negatives}
+    for name in (name for name, given in wanted.items() if given):
+        if config.dataset:
+            raise ConfigError(
+                f"{name} cannot be had with a data set, which does not say what was commanded: leave it out."
+            )
+        if spec.image:
+            raise ConfigError(f"{name} is not of images, of which the buffer keeps no commanded ones: leave it out.")
+    of = ("forward_infonce", "cpc", "binary_nce")
+    if negatives and config.objective not in of:
+        raise ConfigError(
+            "commanded_negatives is of objectives that find a row's goal among others, "
+            f"{', '.join(of)}, got {config.objective}."
+        )
+
+
 def _check_images(config: TrainConfig, spec: "EnvSpec") -> None:
     """Refuse what needs images where there are none, and what images cannot be learnt with."""
     of_images = config.preset in OF_IMAGES
@@ -239,8 +255,6 @@ def _check_images(config: TrainConfig, spec: "EnvSpec") -> None:
             f"preset {config.preset} has values for {other}, and {config.env} shows {shown}: leave the preset out, or "
             f"choose one of {fitting}."
         )
-    if spec.image and config.actor_goals == "commanded":
-        raise ConfigError("actor_goals commanded is not of images: choose future, random or mixture.")
     if spec.image and config.goal_filter:
         raise ConfigError("goal_filter must be 0 where goals are images: how far they are apart is not known.")
     if not spec.image:

@@ -79,7 +79,8 @@ class Algorithm(abc.ABC):
     @classmethod
     def stores(cls, config: Config) -> tuple[str, ...]:
         """Further columns that the buffer has to keep of a row, of those of `run.new_buffer`."""
-        return ("desired_goal",) if config.actor_goals == "commanded" else ()
+        wanted = config.actor_goals == "commanded" or config.commanded_negatives
+        return ("desired_goal",) if wanted else ()
 
     def __init__(self, given: Given) -> None:
         self.spec, self.config, self.numerics, self.ranks = given.spec, given.config, given.numerics, given.ranks
@@ -148,15 +149,19 @@ class Algorithm(abc.ABC):
 
         Args:
             own: (B, ...), of the rows themselves.
-            commanded: (B, ...), the same of the commanded goals, where those are wanted.
+            commanded: (B, ...), the same of the commanded goals, which `commanded` takes.
         """
         kind = self.config.actor_goals
         if kind == "future":
             return own
         own = self.ranks.gather(own)
         moved = len(own) if kind == "random" else len(own) // 2
-        rest = own if commanded is None else self.ranks.gather(commanded)
+        rest = self.ranks.gather(commanded) if kind == "commanded" and commanded is not None else own
         return self.ranks.own(torch.cat((own[:moved].roll(-1, 0), rest[moved:])))
+
+    def of_next_row(self, rows: Tensor) -> Tensor:
+        """Of every row (B, ...) that of the row after it, over the batch of all ranks; the first after the last."""
+        return self.ranks.own(self.ranks.gather(rows).roll(-1, 0))
 
     def actor_backward(
         self, rows: Rows, goal: Tensor, noise: Tensor, value: Callable[[Tensor], Tensor]

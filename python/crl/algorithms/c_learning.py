@@ -32,7 +32,7 @@ class CLearning(Contrastive):
     def backward(self, rows: Rows) -> dict[str, Tensor]:
         noise, next_noise = self.noise(rows.action), self.noise(rows.action)
         goals = self._positives(rows)
-        weights = self._weights(rows.further["next_observation"], self._of_next_row(goals), next_noise)
+        weights = self._weights(rows.further["next_observation"], self.of_next_row(goals), next_noise)
         actor_goal = self.goals_of_actor(rows.goal, rows.further.get("desired_goal"))
         with self.numerics.network_precision(), torch.no_grad():
             actor_psis = [goal_encoder(actor_goal).float() for _, goal_encoder in self.networks.critics]
@@ -48,10 +48,6 @@ class CLearning(Contrastive):
         next_goals = bootstrap.num_next_goals(ranks.size * count, self.config.gamma, self._nce_weight)
         mine = min(max(next_goals - ranks.rank * count, 0), count)
         return torch.cat((rows.further[self._next_goal][:mine], rows.goal[mine:]))
-
-    def _of_next_row(self, rows: Tensor) -> Tensor:
-        """Of every row (B, ...) that of the row after it, over the batch of all ranks; the first after the last."""
-        return self.ranks.own(self.ranks.gather(rows).roll(-1, 0))
 
     @torch.no_grad()
     def _weights(self, next_observation: Tensor, goal: Tensor, noise: Tensor) -> Tensor:
@@ -70,7 +66,7 @@ class CLearning(Contrastive):
             with self.numerics.network_precision():
                 phi, psi = state_action_encoder(pairs).float(), goal_encoder(goals).float()
             positive.append(net.scale * losses.energy(phi, psi, config.energy))
-            negative.append(net.scale * losses.energy(phi, self._of_next_row(psi), config.energy))
+            negative.append(net.scale * losses.energy(phi, self.of_next_row(psi), config.energy))
         own, others = torch.stack(positive), torch.stack(negative)
         loss = bootstrap.c_learning_loss(own, others, weights, config.gamma, self._nce_weight)
         # A sum over critics, so that each learns as if it were alone.

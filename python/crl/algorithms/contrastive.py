@@ -69,7 +69,8 @@ class Contrastive(Algorithm):
         return Encoders(self.spec, self.config, generator)
 
     def chance_loss(self, batch_size: int) -> float | None:
-        return losses.chance_loss(losses.contrastive_loss_of(self.config.objective), batch_size)
+        kind = losses.contrastive_loss_of(self.config.objective)
+        return losses.chance_loss(kind, batch_size, self.config.commanded_negatives)
 
     def backward(self, rows: Rows) -> dict[str, Tensor]:
         net, noise = self.networks, self.noise(rows.action)
@@ -77,13 +78,16 @@ class Contrastive(Algorithm):
             psis = [goal_encoder(rows.goal).float() for _, goal_encoder in net.critics]
         commanded = rows.further.get("desired_goal")
         actor_goal = self.goals_of_actor(rows.goal, commanded)
-        with self.numerics.network_precision(), torch.no_grad():
+        with self.numerics.network_precision():
             of_commanded = [None if commanded is None else encoder(commanded).float() for _, encoder in net.critics]
-        actor_psis = [self.goals_of_actor(psi.detach(), c) for psi, c in zip(psis, of_commanded, strict=True)]
+        actor_psis = [
+            self.goals_of_actor(psi.detach(), None if c is None else c.detach())
+            for psi, c in zip(psis, of_commanded, strict=True)
+        ]
         # On a CPU each takes one half of the threads: neither needs what the other makes.
         actor, critic = self.both(
             lambda: self.actor_backward(rows, actor_goal, noise, self._value(rows.observation, actor_psis)),
-            lambda: self._critic_backward(rows, psis),
+            lambda: self._critic_backward(rows, psis, of_commanded),
         )
         return {**critic, **actor}
 
@@ -99,18 +103,21 @@ class Contrastive(Algorithm):
 
         return value
 
-    def _critic_backward(self, rows: Rows, psis: list[Tensor]) -> dict[str, Tensor]:
-        config, ranks = self.config, self.ranks
+    def _critic_backward(self, rows: Rows, psis: list[Tensor], commanded: list[Tensor | None]) -> dict[str, Tensor]:
+        config, ranks, weight = self.config, self.ranks, self.config.commanded_negatives
         pairs, first = torch.cat((rows.observation, rows.action), -1), ranks.rank * len(rows.action)
         gather, kind = ranks.gather if ranks.size > 1 else None, losses.contrastive_loss_of(config.objective)
         total, contrastive = torch.zeros((), device=pairs.device), torch.zeros((), device=pairs.device)
-        for (state_action_encoder, _), psi in zip(self.networks.critics, psis, strict=True):
+        for (state_action_encoder, _), psi, of_commanded in zip(self.networks.critics, psis, commanded, strict=True):
             with self.numerics.network_precision():
                 phi = state_action_encoder(pairs).float()
             # This rank's rows of the logits of all: each row with every goal.
             logits = self.networks.scale * losses.pairwise_energy(phi, ranks.gather(psi), config.energy, first)
-            logsumexp = logits.logsumexp(1)
-            loss = losses.contrastive_loss(logits, kind, logsumexp, first, gather)
+            logsumexp, further = logits.logsumexp(1), torch.zeros((), device=pairs.device)
+            if weight and of_commanded is not None:
+                others = self.networks.scale * losses.energy(phi, self.of_next_row(of_commanded), config.energy)
+                logsumexp, further = losses.with_commanded(kind, logits, others, weight)
+            loss = losses.contrastive_loss(logits, kind, logsumexp, first, gather) + further
             contrastive = contrastive + loss
             total = total + loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits, logsumexp)
         total.backward()  # type: ignore[no-untyped-call]

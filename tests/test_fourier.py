@@ -99,6 +99,7 @@ def test_a_run_for_commanded_goals_resumes_bit_for_bit(tiny: Any, objective: str
             {"env": "point_spiral_11x11_image", "fourier_features": 8},
             "fourier_features are of numbers, and ",
         ),
+        ({"env": "ant", "fourier_scale": 2.0}, "fourier_scale is of Fourier features: give their number too, got 2"),
         ({"env": "ant", "fourier_scale": 0.0}, "fourier_scale must be greater than 0"),
     ],
 )

@@ -62,6 +62,28 @@ def test_what_is_taken_and_what_stays_new(part: str, taken: set[str], settings: 
         assert torch.equal(new.state_dict()["inputs.observation"], source["inputs.observation"])
 
 
+def test_a_run_resumed_before_its_first_update_sees_as_the_run_it_began_with() -> None:
+    new, again = (Agent(Spec(), Config(critic_depth=4, normalize_observations=True)) for _ in range(2))
+    assert not new.networks.inputs.fitted
+    new.begin_with(trained().state_dict())
+    again.load_state_dict(new.state_dict())
+    for agent in (new, again):
+        agent.update(make_batch(8))
+    assert torch.equal(again.state_dict()["inputs.observation"], new.state_dict()["inputs.observation"])
+
+
+def test_the_target_of_an_actor_is_of_the_actor() -> None:
+    settings: dict[str, Any] = {"algorithm": "td3", "num_critics": 2, "critic_depth": 4}
+    old, new = Agent(Spec(), Config(**settings, seed=1)), Agent(Spec(), Config(**settings))
+    source, before = old.state_dict(), new.state_dict()
+    new.begin_with(source, "actor")
+    state = new.state_dict()
+    targets = [name for name in state if name.startswith("target.")]
+    of_actor = [name for name in targets if name.startswith("target.actor.")]
+    assert of_actor
+    assert all(torch.equal(state[name], (source if name in of_actor else before)[name]) for name in targets)
+
+
 def test_other_shapes_are_refused_and_nothing_is_changed() -> None:
     new = Agent(Spec(), Config(critic_depth=4, normalize_observations=True, width=16))
     before = new.state_dict()

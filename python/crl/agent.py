@@ -234,7 +234,8 @@ class Agent:
         with self._weights_lock, torch.no_grad():
             for name, tensor in mine.items():
                 tensor.copy_(state[name])
-        self._fitted = bool(state["adam.steps"].any())
+        # Before the first update too, where the run began with the weights of another.
+        self._fitted = bool(state["adam.steps"].any()) or self.networks.inputs.fitted
         self._update_generator.set_state(state["generator.update"].cpu())
         self._act_generator.set_state(state["generator.act"].cpu())
 
@@ -249,9 +250,9 @@ class Agent:
         """
 
         def taken(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            actor = {name: x for name, x in tensors.items() if name.startswith("actor.")}
+            actor = {name: x for name, x in tensors.items() if name.startswith(("actor.", "target.actor."))}
             inputs = {name: x for name, x in tensors.items() if name.startswith("inputs.")}
-            own = ("actor", "inputs.", "adam.", "generator.", "log_alpha")
+            own = ("actor", "target.actor.", "inputs.", "adam.", "generator.", "log_alpha")
             encoders = {name: x for name, x in tensors.items() if not name.startswith(own)}
             return inputs | (actor if part != "encoders" else {}) | (encoders if part != "actor" else {})
 

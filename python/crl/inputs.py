@@ -62,6 +62,13 @@ class Inputs(nn.Module):
                 deviation = (square - mean.square()).clamp_min(0).sqrt()
                 moments.copy_(torch.stack((mean, deviation.clamp_min(LEAST_DEVIATION))))
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the maps are other than before `fit`."""
+        backdrop = self.backdrop is not None and not bool((self.backdrop == GREY).all())
+        moments = (x for x in (self.observation, self.goal) if x is not None)
+        return backdrop or any(bool(x[0].any() or (x[1] != 1).any()) for x in moments)
+
     def of_observation(self, rows: Tensor) -> Tensor:
         """Observations (..., O) as the networks see them."""
         return self._of(self.observation, rows)

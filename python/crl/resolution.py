@@ -148,6 +148,8 @@ def _check_together(config: TrainConfig) -> None:
     _check_bootstraps(config)
     _check_discount(config)
     _check_schedule(config)
+    if config.fourier_scale != 1 and not config.fourier_features:
+        raise ConfigError(f"fourier_scale is of Fourier features: give their number too, got {config.fourier_scale:g}.")
     _check_commanded(config, envs.spec(config.env, **config.env_kwargs))
     _check_algorithm(config, envs.spec(config.env, **config.env_kwargs))
     train = envs.spec(config.env, **config.env_kwargs)

@@ -4,6 +4,7 @@ Minari and OGBench are stood in for by modules of their layout; tests marked `pe
 """
 
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -439,7 +440,7 @@ def test_a_file_cut_short_is_refused_and_a_kill_leaves_none(walks: Path, monkeyp
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(datasets.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ConfigError, match="other cannot be written: No space left"):
         datasets.write(walks.with_name("other"), safetensors.numpy.load_file(walks))
     assert set(walks.parent.iterdir()) == before

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import math
 import operator
-import os
 import re
 import types
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from crl.errors import ConfigError, MissingExtraError, nearest
+from crl.files import write_text
 from crl.presets import (
     ALGORITHMS,
     PRESETS,
@@ -480,15 +480,13 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 def write(config: TrainConfig, path: str | Path) -> None:
     """Write `config` as YAML that `read_settings` reads back to the same values. A kill leaves no half of it."""
-    partial = Path(path).with_suffix(".partial")
     yaml = _yaml()
     dumper: Any = type("BlockDumper", (yaml.SafeDumper,), {})  # a maze as it looks, not as a line with \n in it
     dumper.add_representer(
         str,
         lambda self, text: self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
     )
-    partial.write_text(yaml.dump(to_mapping(config), Dumper=dumper, sort_keys=False), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, yaml.dump(to_mapping(config), Dumper=dumper, sort_keys=False))
 
 
 def _all_goals(env: str) -> str:

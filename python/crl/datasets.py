@@ -10,7 +10,6 @@ become such columns when they are read. Letters: N rows, O observation, A action
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,6 +27,7 @@ from crl.collector import Collector
 from crl.config import TrainConfig
 from crl.envs import EnvSpec
 from crl.errors import CheckpointError, ConfigError, MissingExtraError
+from crl.files import whole
 
 METADATA, FORMAT = "crl data set", 1
 """Under which name our files say, in JSON, of which version they are and what else is known of them."""
@@ -211,17 +211,14 @@ def write(path: str | Path, columns: Mapping[str, Array], **metadata: Any) -> No
     """
     path = check_new(path)
     told = {METADATA: json.dumps({"format": FORMAT, **metadata})}  # one entry: the file has several in any order
-    partial = path.with_name(f".{path.name}.partial")
+    arrays = {name: np.ascontiguousarray(column) for name, column in columns.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {name: np.ascontiguousarray(column) for name, column in columns.items()}
-        safetensors.numpy.save_file(arrays, partial, told)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        with whole(path) as place:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            safetensors.numpy.save_file(arrays, place, told)
+    except OSError as error:
+        raise ConfigError(f"{error}.") from None
+    except safetensors.SafetensorError as error:  # its own for a full disk
         raise ConfigError(f"{path} cannot be written: {error}.") from None
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from crl.errors import CheckpointError
+from crl.files import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -177,14 +177,12 @@ def _drop_rows_after(path: Path, env_steps: int, updates: int) -> None:
         raise CheckpointError(f"{path} has other columns than this version of crl writes: move it away to go on.")
     # A row cut short by a crash has too few cells; it is later than any checkpoint. Both counts matter: a checkpoint
     # made inside a round of updates has the env steps of that round's row, and fewer updates.
-    whole = [dict(zip(found, row, strict=True)) for row in rows if len(row) == len(found)]
-    kept = [row for row in whole if int(row["env_steps"]) <= env_steps and int(row["updates"]) <= updates]
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    complete = [dict(zip(found, row, strict=True)) for row in rows if len(row) == len(found)]
+    kept = [row for row in complete if int(row["env_steps"]) <= env_steps and int(row["updates"]) <= updates]
+    with whole(path) as place, place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=header)
         writer.writeheader()
         writer.writerows(kept)
-    os.replace(partial, path)
 
 
 def _event_writer(directory: Path, resume_at: tuple[int, int] | None) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crl.envs.layouts import Maze
+from crl.files import whole
 from crl.recording import Recording
 
 # Of Okabe and Ito's palette: told apart by the colour-blind, and in print.
@@ -56,7 +57,8 @@ def draw_paths(recording: Recording, picture: Path, *, visited: NDArray[np.float
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1.0)
-    figure.savefig(picture, dpi=120 if shared else 70)
+    with whole(picture) as place:
+        figure.savefig(place, dpi=120 if shared else 70)
 
 
 def draw_ground(panel: Any, maze: Maze | None, *, marks: bool = True) -> None:

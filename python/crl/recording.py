@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crl.envs.layouts import Maze
 from crl.envs.task import Task
+from crl.files import whole
 from crl.rendering import Picture, Scene
 
 FRAMES_PER_SECOND = 25
@@ -148,7 +149,8 @@ def _grid(tiles: Sequence[Picture], columns: int) -> Picture:
 
 def write_picture(path: Path, picture: Picture) -> None:
     """Write a PNG."""
-    Image.fromarray(picture).save(path)
+    with whole(path) as place:
+        Image.fromarray(picture).save(place)
 
 
 def write_video(path: Path, pictures: Iterable[Picture]) -> int:
@@ -156,7 +158,7 @@ def write_video(path: Path, pictures: Iterable[Picture]) -> int:
     import av
 
     count = 0
-    with av.open(str(path), "w") as file:
+    with whole(path) as place, av.open(str(place), "w") as file:
         stream = file.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "22", "preset": "veryfast"})
         stream.pix_fmt = "yuv420p"
         for count, picture in enumerate(pictures, 1):

@@ -34,6 +34,7 @@ from crl.console import Reporter
 from crl.datasets import Dataset
 from crl.errors import CheckpointError, ConfigError, RankError
 from crl.evaluation import Evaluation, Stopped, evaluate, world_seed
+from crl.files import alone
 from crl.metrics import MetricsWriter, RunningMean
 from crl.ranks import ALONE, Ranks, join
 
@@ -98,19 +99,25 @@ def train(
         TrainResult, also when stopped early.
 
     Raises:
-        ConfigError: on settings that cannot be or cannot fit into the memory, a data set that cannot be learnt from, or
-            a run directory that is not empty.
+        ConfigError: on settings that cannot be or cannot fit into the memory, a data set that cannot be learnt from, a
+            run directory that is not empty, or one in which another process trains.
         CheckpointError: when a checkpoint cannot be read or written.
         RankError: another rank failed; it says which, and why.
     """
     if (settings is None) == (resume is None):
         raise ConfigError("train needs either settings or resume, and not both.")
     stop = stop or threading.Event()
-    with join(stop) as ranks:
+    with contextlib.ExitStack() as holding, join(stop) as ranks:
         saved: Path | None = None
         if resume is not None:
             run_dir = Path(resume)
-            saved = Path(ranks.leads(lambda: str(checkpoint.latest(run_dir))))
+
+            def newest() -> str:
+                if checkpoint.complete(run_dir):  # in what is no run nothing is made, not even a lock
+                    holding.enter_context(alone(run_dir))
+                return str(checkpoint.latest(run_dir))
+
+            saved = Path(ranks.leads(newest))
             run.check_ranks(saved, ranks)
             resolved = run.resolve(run.reopen(run_dir, changes), ranks)
             _check_fits(resolved.config, ranks)
@@ -122,6 +129,7 @@ def train(
             dataset = _dataset(resolved.config, ranks)
             ranks.together(lambda: run.check_beginning(resolved.config))
             run_dir = Path(ranks.leads(lambda: str(run.create(resolved.config))))
+            ranks.leads(lambda: holding.enter_context(alone(run_dir)))
         # Rank 0 speaks for all.
         reporter = reporter or Reporter(Console(file=io.StringIO(), quiet=True) if ranks.rank else None)
         try:

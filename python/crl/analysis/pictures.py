@@ -12,6 +12,7 @@ from crl.analysis.probe import HELD_OUT, PLAIN, Probe
 from crl.analysis.reachability import EUCLIDEAN, Maps
 from crl.analysis.similarity import Split
 from crl.analysis.states import Ground
+from crl.files import whole
 from crl.paths import GOAL, draw_ground
 
 Floats = NDArray[np.float64]
@@ -53,7 +54,7 @@ def draw_maps(maps: Maps, found: dict[str, list[Estimate]], shown: Sequence[int]
             told = "" if name == "shortest path" else f"\nSpearman {found[name][number].value:.3f}"
             panel.set_title(f"{name}{told}", fontsize=9)
     drawn.suptitle("How far each place is from the goal (star); dark is far", fontsize=11)
-    drawn.savefig(picture, dpi=DPI)
+    _save(drawn, picture)
 
 
 def draw_values(
@@ -115,7 +116,7 @@ def draw_split(
         if ground is None:
             circle.set_title(f"{label}\ngoal {goals[number]}", fontsize=9)
         drawn.colorbar(painted, ax=row[-1], shrink=0.8, label="c = cos(ψ(s), ψ(goal))")
-    drawn.savefig(picture, dpi=DPI)
+    _save(drawn, picture)
 
 
 def draw_embedding(
@@ -141,7 +142,7 @@ def draw_embedding(
             drawn.colorbar(painted, ax=list(column), shrink=0.6, label=name)
     whole = all(np.isfinite(values).all() for values in colours.values())
     drawn.suptitle(title + ("" if whole else "; grey: never"), fontsize=10)
-    drawn.savefig(picture, dpi=DPI)
+    _save(drawn, picture)
 
 
 def draw_probes(probes: Sequence[Probe], picture: Path) -> None:
@@ -162,7 +163,7 @@ def draw_probes(probes: Sequence[Probe], picture: Path) -> None:
         panel.axvline(0, color="black", linewidth=0.6)
         panel.set_title(f"held out: {told}", fontsize=9)
         panel.grid(axis="x", alpha=0.3)
-    drawn.savefig(picture, dpi=DPI)
+    _save(drawn, picture)
 
 
 def draw_cosines(cosines: dict[str, Floats], goals: Sequence[str], picture: Path) -> None:
@@ -180,7 +181,7 @@ def draw_cosines(cosines: dict[str, Floats], goals: Sequence[str], picture: Path
         panel.set_title(label, fontsize=9)
         panel.set(xlabel="goal; within one, states", ylabel="goal; within one, states")
     drawn.colorbar(painted, ax=list(panels[0]), shrink=0.7, label="cosine of the critic's gradients")
-    drawn.savefig(picture, dpi=DPI)
+    _save(drawn, picture)
 
 
 def draw_spectra(spectra: dict[str, dict[str, tuple[Floats, float]]], picture: Path) -> None:
@@ -200,4 +201,9 @@ def draw_spectra(spectra: dict[str, dict[str, tuple[Floats, float]]], picture: P
         panel.set_title(f"{name}: singular values, effective rank", fontsize=9)
         panel.legend(fontsize=7)
         panel.grid(alpha=0.3)
-    drawn.savefig(picture, dpi=DPI)
+    _save(drawn, picture)
+
+
+def _save(drawn: Any, picture: Path) -> None:
+    with whole(picture) as place:
+        drawn.savefig(place, dpi=DPI)

@@ -25,6 +25,7 @@ from crl.analysis import (
 from crl.analysis.states import Ground, Walk, ground, walk
 from crl.analysis.subject import Subject
 from crl.errors import ConfigError
+from crl.files import whole
 
 Floats = NDArray[np.float64]
 Table = list[dict[str, Any]]
@@ -99,7 +100,7 @@ class Study:
     def write(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """A table as NAME.csv in the output."""
         rows = list(rows)
-        with (self.output / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        with whole(self.output / f"{name}.csv") as place, place.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from crl.bench.measure import Result
 from crl.console import print_table
+from crl.files import whole, write_text
 
 
 def show(console: Console, results: Sequence[Result]) -> None:
@@ -88,13 +89,13 @@ def write_markdown(path: Path, machine: dict[str, str], results: Sequence[Result
         head, *body = ["| " + " | ".join(cells) + " |" for cells in _lines(group)]
         lines += [head, "|---" * head.count(" | ") + "|---|", *body]
     before = path.read_text(encoding="utf-8").partition(mark)[0] if path.exists() else ""
-    path.write_text(before + "\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, before + "\n".join(lines) + "\n")
 
 
 def write_json(path: Path, machine: dict[str, str], results: Sequence[Result]) -> None:
     """Machine and figures."""
     content = {"machine": machine, "results": [asdict(result) for result in results]}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, results: Sequence[Result]) -> None:
@@ -105,7 +106,7 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
         ratios = row.pop("ratios")
         rows.append({**row, **{f"times {other}": ratio for other, ratio in ratios.items()}})
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as place, place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         for row in rows:
@@ -145,4 +146,5 @@ def draw(path: Path, results: Sequence[Result], benchmark: str, axis: str) -> No
     for unused in axes[len(panels) :]:
         unused.remove()
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3)
-    figure.savefig(path, dpi=120)
+    with whole(path) as place:
+        figure.savefig(place, dpi=120)

@@ -10,6 +10,7 @@ import click
 
 from crl.cli import need_extra
 from crl.errors import ConfigError, nearest
+from crl.files import write_text
 
 if TYPE_CHECKING:
     from crl.analysis.study import Section
@@ -110,7 +111,7 @@ def command(
     typed = ["crl", "analyze", *runs, *(["--only", ",".join(only)] if len(only) < len(ANALYSES) else [])]
     typed += [part for x, y in goals for part in ("--goal", f"{x:g},{y:g}")] + (["--env", env] if env else [])
     about = {"command": shlex.join([*typed, "--seed", str(seed)]), "env": name, "notes": notes}
-    (directory / "numbers.json").write_text(json.dumps({**about, **numbers}, indent=1), encoding="utf-8")
+    write_text(directory / "numbers.json", json.dumps({**about, **numbers}, indent=1))
     _write_page(directory, name, [subject.label for subject in subjects], str(about["command"]), sections, notes)
     click.echo(f"wrote {directory / 'index.html'}, numbers.json and the tables beside it")
 
@@ -158,7 +159,7 @@ def _write_page(
     if notes:
         parts.append(("Left out", "".join(map(paragraph, notes))))
     whole = page(f"What was learnt of {world}", "; ".join(labels), parts)
-    (directory / "index.html").write_text(whole, encoding="utf-8")
+    write_text(directory / "index.html", whole)
 
 
 def _line(row: dict[str, Any]) -> str:

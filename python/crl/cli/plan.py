@@ -14,6 +14,7 @@ from crl.cli import need_extra
 from crl.cli.train import GroupedCommand, GroupedOption, config_option, setting_options, settings_from
 from crl.config import TrainConfig, to_mapping
 from crl.errors import ConfigError
+from crl.files import write_text
 
 if TYPE_CHECKING:
     from crl.forecast import Forecast
@@ -64,7 +65,7 @@ def command(config_file: str | None, measure: bool, json_file: str | None, **opt
         print_table(console, _table(_measured(config, measured)))
         found["measured"] = dataclasses.asdict(measured)
     if json_file is not None:
-        Path(json_file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(found, indent=1) + "\n")
 
 
 def _counted(config: TrainConfig, counted: "Sizes") -> Iterator[Line]:

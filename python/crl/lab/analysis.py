@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crl.evaluation import wilson_interval
+from crl.files import whole
 from crl.lab.study import ROUND, Floats, Ints, Record
 
 RATE = 0.02
@@ -221,7 +222,7 @@ def count_found(record: Record, level: float = FOUND) -> tuple[int, float, float
 
 def write_statistics(path: Path, records: Sequence[Record]) -> None:
     """A row a statistic and record: name, mean, interval, number of seeds that have it, each seed's value."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as place, place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["study", "statistic", "mean", "low", "high", "seeds", "of", "values", "meaning"])
         for record in records:
@@ -234,7 +235,7 @@ def write_statistics(path: Path, records: Sequence[Record]) -> None:
 
 def write_curves(path: Path, records: Sequence[Record]) -> None:
     """A row a record, seed and moment: success, greedy success, c at the start, rooms' c and shares of visits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as place, place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         rooms = records[0].world.rooms
         of_rooms = [f"{what} {room}" for what in ("c", "visits") for room in rooms]

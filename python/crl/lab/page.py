@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crl.files import write_text
 from crl.lab.analysis import over_time, room_shares, statistics, success
 from crl.lab.study import TEMPERATURE, Record
 
@@ -39,7 +40,7 @@ def write_page(path: Path, records: Sequence[Record], command: str) -> None:
     template = files("crl.lab").joinpath("page.html").read_text(encoding="utf-8")
     # "<" would end the script if data said "</script>"; JSON may write it as an escape.
     written = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    path.write_text(template.replace("/*DATA*/null", written), encoding="utf-8")
+    write_text(path, template.replace("/*DATA*/null", written))
 
 
 def _study(record: Record) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crl.files import whole
 from crl.lab.analysis import over_time, room_shares, success
 from crl.lab.rooms import World
 from crl.lab.study import Floats, Ints, Record
@@ -36,7 +37,7 @@ def draw_maps(path: Path, records: Sequence[Record], seed: int = 0) -> None:
         f"{_whose(records, seed)}: c(s) = ψ(s)·ψ(g), each map on its own scale, and the latest episode from the start "
         "(square) towards the goal (star)"
     )
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
 
 
 def draw_goal_axis(path: Path, records: Sequence[Record], seed: int = 0) -> None:
@@ -53,7 +54,7 @@ def draw_goal_axis(path: Path, records: Sequence[Record], seed: int = 0) -> None
     figure.suptitle(f"{_whose(records, seed)}: the goal axis, c, against ζ = ψ - c ψ(g)")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), markerscale=1.6)
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
 
 
 def draw_curves(path: Path, records: Sequence[Record]) -> None:
@@ -80,7 +81,7 @@ def draw_curves(path: Path, records: Sequence[Record]) -> None:
             panel.legend(fontsize=8)
     seeds = f"{len(records[0].c)} seeds" if len(records[0].c) > 1 else "one seed"
     figure.suptitle(f"{records[0].world.name}, {seeds}; lines are means, bands the middle half of the seeds")
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
 
 
 def film(record: Record, seed: int = 0) -> Iterator[NDArray[np.uint8]]:
@@ -122,6 +123,11 @@ def _figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    with whole(path) as place:
+        figure.savefig(place, dpi=110)
 
 
 def _draw_map(panel: Any, world: World, c: Floats, path: NDArray[np.int16]) -> Any:

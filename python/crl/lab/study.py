@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crl.errors import CheckpointError, ConfigError, nearest
+from crl.files import whole
 from crl.lab.rooms import WORLDS, World
 
 INITS = ("symmetric", "random", "distance")
@@ -154,7 +155,8 @@ class Record:
         """Write all arrays and the settings to an .npz file, without pickle."""
         arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         arrays["settings"] = np.array(json.dumps(dataclasses.asdict(self.settings)))
-        np.savez_compressed(path, **arrays)
+        with whole(path) as place:
+            np.savez_compressed(place, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Record:

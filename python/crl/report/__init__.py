@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crl.errors import CheckpointError, ConfigError, nearest
+from crl.files import write_text
 from crl.report import page, sections, tables
 from crl.report.runs import Run, by_method, directories, load
 from crl.report.sections import CURVES, FIGURES, Report, groups
@@ -73,9 +74,7 @@ def write_report(
         return output / f"{only}.png"
     index = output / "index.html"
     title = f"{' · '.join(report.tasks)}" if len(report.tasks) < 4 else f"{len(report.tasks)} tasks"
-    index.write_text(
-        page.page(title, _subtitle(report, maps=draw_map is not None), _content(report, draw_map)), encoding="utf-8"
-    )
+    write_text(index, page.page(title, _subtitle(report, maps=draw_map is not None), _content(report, draw_map)))
     return index
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from crl.files import whole
 from crl.report.curves import Curve
 from crl.statistics import Floats
 
@@ -145,7 +146,8 @@ def save(figure: Any, *files: Path) -> None:
             metadata = {"Date": None} if file.suffix == ".svg" else {}
             if file.suffix == ".pdf":
                 metadata = {"CreationDate": datetime.datetime(1970, 1, 1)}  # type: ignore[dict-item]
-            figure.savefig(file, dpi=150, metadata=metadata)
+            with whole(file) as place:
+                figure.savefig(place, dpi=150, metadata=metadata)
 
 
 def save_to(figure: Any, stream: io.BytesIO) -> None:

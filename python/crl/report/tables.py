@@ -12,6 +12,7 @@ import numpy as np
 
 from crl import statistics
 from crl.config import from_mapping
+from crl.files import whole
 from crl.report.published import published
 from crl.report.runs import NOT_COMPARED, Run
 
@@ -40,7 +41,7 @@ class Table:
 
     def write(self, path: Path) -> None:
         """As CSV, numbers in full."""
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with whole(path) as place, place.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(self.columns)
             writer.writerows(self.rows)

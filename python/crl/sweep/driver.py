@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crl.files import whole
 from crl.sweep.backends import Backend, Job
 from crl.sweep.trial import DONE, Trial
 
@@ -137,8 +137,7 @@ class Driver:
 def write_index(entries: Sequence[Entry], path: Path) -> None:
     """All trials as CSV, a row each. A kill leaves the file as it was, or as it is now."""
     varied = list(dict.fromkeys(key for entry in entries for key in entry.trial.varied))
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as place, place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "state", "attempts", *varied, *SHOWN, "run_dir", "log"])
         for entry in entries:
@@ -147,4 +146,3 @@ def write_index(entries: Sequence[Entry], path: Path) -> None:
             measured = [entry.measured.get(name, "") for name in SHOWN]
             places = [str(trial.run_dir), str(trial.log)]
             writer.writerow([trial.name, entry.state, entry.attempts, *settings, *measured, *places])
-    os.replace(partial, path)

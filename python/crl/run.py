@@ -4,7 +4,8 @@ import dataclasses
 import datetime
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from crl import checkpoint, config, envs, resolution
 from crl.agent import Agent
 from crl.buffer import TrajectoryBuffer
 from crl.config import TrainConfig
-from crl.envs import EnvSpec
+from crl.envs import EnvSpec, perturbations
+from crl.envs.perturbations import Perturbation
 from crl.errors import CheckpointError, ConfigError
 from crl.evaluation import Evaluation, evaluate, world_seed
 from crl.policy import Policy
@@ -213,21 +215,31 @@ def load_buffer(saved: Path, ranks: Ranks = ALONE) -> TrajectoryBuffer:
         raise CheckpointError(f"{path} cannot be loaded: {error}") from None
 
 
-def evaluate_run(run_dir: str | Path, *, seed: int = 0, deterministic: bool = True, **changes: Any) -> Evaluation:
+def evaluate_run(
+    run_dir: str | Path,
+    *,
+    seed: int = 0,
+    deterministic: bool = True,
+    perturbation: Perturbation | None = None,
+    **changes: Any,
+) -> Evaluation:
     """Evaluate the newest checkpoint of a run on worlds of their own.
 
     Args:
         run_dir: the run's directory.
         seed: of starts and goals.
         deterministic: act by the mode of the policy instead of a sample.
+        perturbation: of the worlds, whose starts (before they are shifted) and goals stay what they are without.
         changes: other values for the settings in EVALUABLE.
 
     Raises:
-        ConfigError: on a change to another setting, or an environment with other dimensions.
+        ConfigError: on a change to another setting, an environment with other dimensions, or a perturbation of what it
+            does not have.
         CheckpointError: when the run or its checkpoint cannot be read.
     """
     policy, settings, _ = load_policy(run_dir, **changes)
-    env = envs.make(
+    make = envs.make if perturbation is None else partial(perturbations.make, perturbation=perturbation)
+    env = make(
         settings.eval_env,
         settings.num_eval_episodes,
         seed=world_seed(seed),
@@ -238,6 +250,13 @@ def evaluate_run(run_dir: str | Path, *, seed: int = 0, deterministic: bool = Tr
         return evaluate(policy, env, seed=seed, deterministic=deterministic)
     finally:
         env.close()
+
+
+def check_perturbations(run_dir: str | Path, several: Iterable[Perturbation], **changes: Any) -> None:
+    """Raise what `evaluate_run` would of each perturbation, without its episodes."""
+    settings = _evaluated(Path(run_dir), changes)
+    for perturbation in several:
+        perturbations.check(settings.eval_env, perturbation, **settings.eval_env_kwargs)
 
 
 def load_policy(run_dir: str | Path, step: int | None = None, **changes: Any) -> tuple[Policy, TrainConfig, Path]:
@@ -254,7 +273,13 @@ def load_policy(run_dir: str | Path, step: int | None = None, **changes: Any) ->
         CheckpointError: when the run or its checkpoint cannot be read.
     """
     saved = checkpoint.latest(Path(run_dir)) if step is None else checkpoint.at(Path(run_dir), step)
-    settings = resolve(reopen(Path(run_dir), {"device": "auto", **changes}, EVALUABLE)).config
+    settings = _evaluated(Path(run_dir), changes)
+    return load_agent(saved, settings).evaluation_policy(), settings, saved
+
+
+def _evaluated(run_dir: Path, changes: dict[str, Any]) -> TrainConfig:
+    """The settings with which a run is evaluated."""
+    settings = resolve(reopen(run_dir, {"device": "auto", **changes}, EVALUABLE)).config
     if "layout" in changes and not settings.layout_is_evaluated:
         raise ConfigError(f"layout is of {settings.env} and its far goals; it says nothing about {settings.eval_env}.")
-    return load_agent(saved, settings).evaluation_policy(), settings, saved
+    return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from crl.errors import nearest
 if TYPE_CHECKING:
     import gymnasium
 
-    from crl.envs.goal_env import GoalVectorEnv, Workers
+    from crl.envs.goal_env import GoalVectorEnv, MakeEnv, Workers
+
+    Around = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 
 PREFIXES = ("gymnasium", "ogbench", "metaworld")
 
@@ -42,7 +45,13 @@ def spec(name: str, options: dict[str, Any]) -> EnvSpec:
 
 
 def make(
-    name: str, num_envs: int, *, seed: int, num_threads: int | None, options: dict[str, Any]
+    name: str,
+    num_envs: int,
+    *,
+    seed: int,
+    num_threads: int | None,
+    options: dict[str, Any],
+    around: Around | None = None,
 ) -> GoalVectorEnv | Workers:
     """Worlds of the environment `name`: see `crl.envs.goal_env.GoalVectorEnv`.
 
@@ -54,6 +63,7 @@ def make(
         options: `workers`, processes that share the worlds (0: none, they are stepped in this one);
             `episode_length`, steps; `success_threshold`, where the environment does not tell success; all others go to
             the environment.
+        around: a wrapper to put around each world, which can be sent to other processes.
 
     Raises:
         As `spec`.
@@ -69,7 +79,14 @@ def make(
 
     if workers is None:
         workers = min(threads or physics.cpu_count(), num_envs)
-    return goal_env.make(_maker(name, options), described, num_envs, seed=seed, workers=workers)
+    make_env = _maker(name, options)
+    if around is not None:
+        make_env = partial(_wrapped, make_env, around)
+    return goal_env.make(make_env, described, num_envs, seed=seed, workers=workers)
+
+
+def _wrapped(make_env: MakeEnv, around: Around) -> gymnasium.Env[Any, Any]:
+    return around(make_env())
 
 
 def _describe(name: str, *, success_threshold: float | None = None, **options: Any) -> EnvSpec:

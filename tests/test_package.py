@@ -129,7 +129,7 @@ def test_every_setting_does_something(name):
     assert name in settings_read() | {"preset", "layout", "env_options"}
 
 
-METRIC = re.compile(r"(train|eval|speed)/\w+")
+METRIC = re.compile(r"(train|eval|probe|explore|speed)/\w+")
 
 
 def metrics_named() -> dict[str, str]:

@@ -22,6 +22,7 @@ from crl.evaluation import evaluate
 from crl.trainer import TrainResult, train
 
 Tiny = Callable[..., TrainConfig]
+FILES = ("agent.safetensors", "collector.safetensors", "buffer.crlb", "exploration.safetensors", "state.json")
 
 
 def start(settings: TrainConfig, reporter: Quiet | None = None) -> TrainResult:
@@ -39,7 +40,7 @@ def outcome(directory: str | Path | None) -> dict[str, Any]:
     saved = checkpoint.latest(Path(str(directory)))
     state = json.loads((saved / "state.json").read_text())
     del state["progress"]["wall_time"]
-    names = ("agent.safetensors", "collector.safetensors", "buffer.crlb")
+    names = (name for name in FILES if name != "state.json")
     return {"rows": rows(directory), "state": state, **{name: (saved / name).read_bytes() for name in names}}
 
 
@@ -187,7 +188,7 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         resume(tmp_path)
 
 
-@pytest.mark.parametrize("file", ["agent.safetensors", "collector.safetensors", "buffer.crlb", "state.json"])
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x08\0\0\0\0\0\0\0{}      ", b"\xff" * 64], ids=range(4))
 def test_content_that_is_wrong_though_its_digest_is_right(tiny: Tiny, file: str, content: bytes) -> None:
     done = start(tiny(total_env_steps=40, eval_interval=40))

@@ -62,7 +62,7 @@ def test_a_run_directory(tiny: Tiny) -> None:
         assert next(csv.reader(file)) == list(METRICS)
     found = read_metrics(result.run_dir / "metrics.csv")
     assert all(math.isfinite(value) for row in found for value in row.values())
-    others = OF_OTHER_OBJECTIVES | {name for name in METRICS if name.startswith(OF_BASELINES)}
+    others = OF_OTHER_OBJECTIVES | {name for name in METRICS if name.startswith((*OF_BASELINES, "probe/"))}
     assert {name for row in found for name in row} == set(METRICS) - others
     assert all("wall_time" in row for row in found)
     # A row per round, and one per evaluation right after its round.
@@ -380,7 +380,9 @@ def test_a_full_disk_is_one_error_and_spares_the_earlier_checkpoint(
     assert {path.name for path in spared.parent.iterdir()} <= {f"step_{400 * n}" for n in range(1, 10)}
 
 
-@pytest.mark.parametrize("file", ["agent.safetensors", "collector.safetensors", "buffer.crlb", "state.json"])
+@pytest.mark.parametrize(
+    "file", ["agent.safetensors", "collector.safetensors", "buffer.crlb", "exploration.safetensors", "state.json"]
+)
 def test_every_file_of_a_checkpoint_may_fail(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     """Each writer in turn is given a path in a directory that is not there."""
     save = checkpoint.save
@@ -399,4 +401,4 @@ def test_every_file_of_a_checkpoint_may_fail(tiny: Tiny, monkeypatch: pytest.Mon
 
 
 def test_safetensors_still_has_an_error_of_its_own() -> None:
-    assert not issubclass(safetensors.SafetensorError, OSError)  # else trainer._writer can go
+    assert not issubclass(safetensors.SafetensorError, OSError)  # else checkpoint.writer need not turn it into one

@@ -180,6 +180,18 @@ class TrajectoryBuffer:
             plan = self._plans.rows(gamma, goal, columns, n_step, discount)
         return plan.fill(leading(batch_size, num_batches), out)
 
+    def peek(
+        self, batch_size: int, *, gamma: float = 0.99, goal: Goal = "geometric", columns: Sequence[str] = ()
+    ) -> Batch[Array]:
+        """The batch that `sample` would draw next with these arguments, which it then still draws next.
+
+        So what is in the buffer can be looked at without a change to what is learnt from it. Raises what `sample` does.
+        """
+        plan, lead = self._plans.rows(gamma, goal, columns, None, 0.99), leading(batch_size, None)
+        arrays = plan.allocate(lead)
+        plan.draw(lead, arrays, first=self.batches_drawn)
+        return plan.batch(arrays)
+
     def sample_segments(
         self,
         batch_size: int,

@@ -157,6 +157,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def writer(save_file: Callable[[Any, Path], None], state: Callable[[], Any]) -> Callable[[Path], None]:
+    """A function for `save` that writes what `state` returns by `save_file`, one of safetensors', which has an error of
+    its own for a full disk.
+    """
+
+    from safetensors import SafetensorError  # looking for checkpoints does not take it
+
+    def write(path: Path) -> None:
+        try:
+            save_file(state(), path)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+
+    return write
+
+
 def _fingerprint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "blake2b": hashlib.file_digest(file, "blake2b").hexdigest()}

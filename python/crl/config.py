@@ -293,6 +293,15 @@ class TrainConfig:
         at_most=0.9999,
     )
 
+    probes: bool = _setting(
+        False,
+        "Evaluation",
+        "Evaluate a second time, for goals all along the ways of a maze: success by distance (metrics probe/...).",
+    )
+    exploration_metrics: bool = _setting(
+        True, "Evaluation", "Measure where the run has been, and how psi lies about that (metrics explore/...)."
+    )
+
     seed: int = _setting(0, "Machine", "Seed of everything random.", at_least=0, at_most=2**32 - 1)
     device: str = _setting("auto", "Machine", "`auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.")
     precision: str = _setting(

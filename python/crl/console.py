@@ -68,8 +68,8 @@ class Reporter:
         elif first or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._print_line(steps, updates, time_left)
 
-    def evaluated(self, progress: Any, evaluation: Any) -> None:
-        """Print the outcome of an evaluation; it stays on screen."""
+    def evaluated(self, progress: Any, evaluation: Any, probes: Any = None) -> None:
+        """Print the outcome of an evaluation, and of probes if any were made; it stays on screen."""
         low, high = evaluation.success_interval
         self._success = f"success {evaluation.success_rate:.2f} [{low:.2f}, {high:.2f}]"
         if evaluation.success_rate_far is not None:
@@ -79,6 +79,8 @@ class Reporter:
             f"time at goal {evaluation.time_at_goal:.1f}, final distance {evaluation.final_distance:.3f} "
             f"({evaluation.num_episodes} episodes)"
         )
+        if probes is not None:
+            self.console.print(f"probes: success {probes}")
 
     def warn(self, text: str) -> None:
         """Print a warning; it stays on screen."""

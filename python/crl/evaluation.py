@@ -2,11 +2,13 @@
 
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crl.ranks import ALONE, Ranks
 
@@ -85,6 +87,40 @@ def evaluate(
     """
     observation, info = env.reset(seed=seed)
     far = info.get("far", np.zeros(env.num_envs, dtype=bool))
+    own = play(policy, env, observation, deterministic=deterministic, stop=stop, ranks=ranks)
+    steps_at_goal, success_at_end, final_distance, far = of_all(ranks, *own, far)
+    num_episodes, num_far = len(far), int(far.sum())
+    reached, reached_far = int((steps_at_goal > 0).sum()), int((steps_at_goal[far] > 0).sum())
+    return Evaluation(
+        num_episodes=num_episodes,
+        success_rate=reached / num_episodes,
+        success_interval=wilson_interval(reached, num_episodes),
+        success_at_end=float(success_at_end.mean()),
+        time_at_goal=float(steps_at_goal.mean()),
+        final_distance=float(final_distance.mean()),
+        num_episodes_far=num_far,
+        success_rate_far=reached_far / num_far if num_far else None,
+        success_interval_far=wilson_interval(reached_far, num_far) if num_far else None,
+    )
+
+
+def play(
+    policy: Any,
+    env: Any,
+    observation: Mapping[str, NDArray[Any]],
+    *,
+    deterministic: bool = True,
+    stop: threading.Event | None = None,
+    ranks: Ranks = ALONE,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """One episode in each world of `env`, whose reset has just shown `observation`.
+
+    Returns:
+        of each world, (num_envs,): steps at the goal, whether it was there in its last step, and how far off.
+
+    Raises:
+        Stopped: when `stop` was set before the last episode ended, on any rank.
+    """
     running = np.ones(env.num_envs, dtype=bool)
     steps_at_goal = np.zeros(env.num_envs, dtype=np.int64)
     success_at_end = np.zeros(env.num_envs, dtype=bool)
@@ -100,22 +136,13 @@ def evaluate(
         running &= ~(terminated | truncated)
     if ranks.any(bool(running.any())):
         raise Stopped
-    own = (steps_at_goal, success_at_end, final_distance, far)
+    return steps_at_goal, success_at_end, final_distance
+
+
+def of_all(ranks: Ranks, *own: NDArray[Any]) -> list[NDArray[Any]]:
+    """Arrays (N,) of this rank's episodes -> of those of all, rank by rank."""
     parts = ranks.together(lambda: [values.tolist() for values in own])
-    steps_at_goal, success_at_end, final_distance, far = (np.concatenate(part) for part in zip(*parts, strict=True))
-    num_episodes, num_far = len(far), int(far.sum())
-    reached, reached_far = int((steps_at_goal > 0).sum()), int((steps_at_goal[far] > 0).sum())
-    return Evaluation(
-        num_episodes=num_episodes,
-        success_rate=reached / num_episodes,
-        success_interval=wilson_interval(reached, num_episodes),
-        success_at_end=float(success_at_end.mean()),
-        time_at_goal=float(steps_at_goal.mean()),
-        final_distance=float(final_distance.mean()),
-        num_episodes_far=num_far,
-        success_rate_far=reached_far / num_far if num_far else None,
-        success_interval_far=wilson_interval(reached_far, num_far) if num_far else None,
-    )
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def world_seed(seed: int) -> int:

@@ -76,7 +76,7 @@ def _forecast(
 ) -> Forecast:
     """The run as `Trainer.run` goes through it: rounds, the first of which only prefill, and evaluations."""
     episode = envs.spec(config.eval_env, **config.eval_env_kwargs).episode_length
-    evaluation = episode * config.num_eval_episodes * (step + act) / _num_worlds(config)
+    evaluation = (1 + config.probes) * episode * config.num_eval_episodes * (step + act) / _num_worlds(config)
     evaluations = -(-config.total // config.eval_interval)
     learn = config.updates_per_collect * update
     if config.dataset:

@@ -4,8 +4,9 @@ The threads of a matrix product of 256 rows wait for each other at every operati
 each other need not, and each finds its activations in the cache of its own core.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
@@ -49,6 +50,23 @@ def alone(function: Callable[[], First]) -> First:
         return function()
     finally:
         torch.set_num_threads(threads)
+
+
+def use_threads(count: int) -> None:
+    """Let PyTorch use `count` threads for work of this thread."""
+    torch.get_num_threads()  # Only now is this thread known to PyTorch: it would begin with the number of the others.
+    torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let PyTorch use `count` threads, and put it back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _with_threads(threads: int, function: Callable[[], First]) -> First:

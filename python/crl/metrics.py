@@ -61,6 +61,21 @@ METRICS: Mapping[str, str] = {
     "eval/success_rate_far": "eval/success_rate of the episodes whose goal was a far one of a maze",
     "eval/success_rate_far_low": "lower end of its 95 % Wilson interval",
     "eval/success_rate_far_high": "upper end of its 95 % Wilson interval",
+    **{
+        f"probe/{what}_q{number}": meaning.format(order)
+        for what, meaning in (
+            ("success", "share of probes that reached their goal, one in the {} quarter of the ways"),
+            ("distance", "mean walk from start to goal of the {} quarter of the probes, m"),
+        )
+        for number, order in enumerate(("nearest", "second", "third", "farthest"), 1)
+    },
+    "explore/coverage": "share of the squares of the ground that any evaluation found a row of the buffer in",
+    "explore/entropy": "entropy of the buffer's rows over these squares, over its largest: 1 is even",
+    "explore/hopkins": "Hopkins statistic of their places: 0.5 is even over the ground, 1 one heap",
+    "explore/psi_nearest": "mean distance from psi of a row to that of the nearest other",
+    "explore/psi_spread": "root mean square distance between psi of two rows",
+    "explore/nearer_than_start": "share of pairs of a row and a goal whose psi are nearer than those of start and goal",
+    "explore/goal_axis_rotation": "degrees by which psi(g) has turned since the last evaluation, mean over goals",
     "speed/env_steps_per_second": "environment steps per second of wall time since the last row, learning included",
     "speed/updates_per_second": "updates per second of wall time since the last row, collecting included",
 }

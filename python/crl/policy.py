@@ -146,6 +146,10 @@ class Networks(nn.Module):
         """How good each candidate is: (N, O), (N, G), (N, K, A) -> (N, K), in float32."""
         raise TypeError(f"{type(self).__name__} has no critic to choose among {action.shape[1]} candidates by")
 
+    def represent_goal(self, goal: Tensor) -> Tensor | None:
+        """psi of goals as the networks see them, (N, G) -> (N, R); None where there is no such representation."""
+        return None
+
 
 class Numerics:
     """Where and in which precision things are computed; arrays on their way to the device."""
@@ -245,6 +249,17 @@ class Policy:
         with self._numerics.network_precision():
             score = self._networks.score(o, g, action)
         return action[torch.arange(n, device=action.device), score.argmax(1)]
+
+    @torch.no_grad()
+    def goal_representation(self, goal: Array) -> Tensor | None:
+        """psi(g), of the first critic where there are two: goal (N, G), NumPy or torch -> (N, R) float32 on the device.
+
+        None where the algorithm has no such representation. Raises ValueError where the goal is not (N, G).
+        """
+        g = self._networks.inputs.of_goal(self._numerics.rows("goal", goal, self._spec.goal_dim))
+        with self._numerics.network_precision():
+            psi = self._networks.represent_goal(g)
+        return None if psi is None else psi.float()
 
     def refresh(self) -> None:
         """Copy the learner's present weights. Safe beside a running `update`: never half of one update's step."""

@@ -132,7 +132,7 @@ def _check_read(algorithm: str, name: str, value: Any, unset: Any) -> None:
 
 
 def _check_together(config: TrainConfig) -> None:
-    from crl import envs
+    from crl import envs, probes
 
     if config.network in OF_BLOCKS:
         for name in ("depth", "actor_depth", "critic_depth"):
@@ -154,6 +154,8 @@ def _check_together(config: TrainConfig) -> None:
     _check_algorithm(config, envs.spec(config.env, **config.env_kwargs))
     train = envs.spec(config.env, **config.env_kwargs)
     _check_images(config, train)
+    if config.probes:
+        probes.check(config.eval_env, config.eval_env_kwargs)
     evaluation = envs.spec(config.eval_env, **config.eval_env_kwargs)
     for name in ("observation_dim", "goal_dim", "action_dim"):
         if getattr(train, name) != getattr(evaluation, name):

@@ -9,7 +9,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crl import checkpoint, datasets, discount, envs, relabelling, run, sizes
+from crl import checkpoint, datasets, discount, envs, lanes, relabelling, run, sizes
 from crl.agent import Agent
 from crl.buffer import TrajectoryBuffer
 from crl.clock import Clock
@@ -34,8 +34,10 @@ from crl.console import Reporter
 from crl.datasets import Dataset
 from crl.errors import CheckpointError, ConfigError, RankError
 from crl.evaluation import Evaluation, Stopped, evaluate, world_seed
+from crl.exploration import Exploration
 from crl.files import alone
 from crl.metrics import MetricsWriter, RunningMean
+from crl.probes import probe
 from crl.ranks import ALONE, Ranks, join
 
 CHANCE_MARGIN = 0.1
@@ -135,7 +137,7 @@ def train(
         try:
             with (
                 reporter.show(resolved, run_dir, saved),
-                _threads(resolved.config.num_threads),
+                lanes.threads(resolved.config.num_threads),
                 Trainer(resolved.config, run_dir, reporter, stop, saved, ranks, dataset) as trainer,
             ):
                 trainer.run()
@@ -170,7 +172,7 @@ class Trainer:
         shared = config.asynchronous and config.device == "cpu"
         self.collecting_threads = max(1, config.num_threads // 4) if shared else config.num_threads
         if self.background:
-            self.background.submit(_use_threads, self.collecting_threads).result()
+            self.background.submit(lanes.use_threads, self.collecting_threads).result()
             torch.set_num_threads(config.num_threads)
         self.eval_env = envs.make(
             config.eval_env,
@@ -185,6 +187,10 @@ class Trainer:
         self.buffer: TrajectoryBuffer = dataset.buffer if dataset else self.collector.buffer  # type: ignore[union-attr]
         self.progress, self.means = Progress(), RunningMean()
         self.evaluation: Evaluation | None = None
+        # Of rank 0's own rows.
+        measured = config.exploration_metrics and ranks.rank == 0
+        env = self.collector.env if self.collector else None
+        self.exploration = Exploration.of(config, env, self.eval_env, world_seed(config.seed)) if measured else None
         self.clock = Clock(config, spec.episode_length)
         if saved:
             self._load(saved)
@@ -336,17 +342,20 @@ class Trainer:
         self._check_weights()
         seed = int(np.random.SeedSequence([config.seed, progress.position]).generate_state(1)[0])
         policy = self.agent.evaluation_policy(torch.Generator(self.own.device).manual_seed(seed))
-        seed = self.ranks.seed(seed)
+        own: dict[str, Any] = {"stop": self.stop, "ranks": self.ranks}
         try:
             with self.clock.phase("evaluate", 1):
-                self.evaluation = evaluate(policy, self.eval_env, seed=seed, stop=self.stop, ranks=self.ranks)
+                outcome = evaluate(policy, self.eval_env, seed=self.ranks.seed(seed), **own)
+                probes = probe(policy, self.eval_env, seed=world_seed(self.seed), **own) if config.probes else None
+                measured = self.exploration.measure(self.buffer, policy, progress.position) if self.exploration else {}
         except Stopped:
             return
-        progress.evaluated_at = progress.position
+        self.evaluation, progress.evaluated_at = outcome, progress.position
         counts = {"env_steps": progress.env_steps, "updates": progress.updates, "wall_time": progress.wall_time}
         if self.metrics:
-            self.metrics.write({**counts, **self.evaluation.metrics()})
-        self.reporter.evaluated(progress, self.evaluation)
+            more = probes.metrics() if probes else {}
+            self.metrics.write({**counts, **self.evaluation.metrics(), **more, **measured})
+        self.reporter.evaluated(progress, self.evaluation, probes)
 
     def save(self) -> None:
         """Write a checkpoint from which the run goes on bit for bit (in synchronous mode on CPU)."""
@@ -358,12 +367,17 @@ class Trainer:
         }
         files: dict[str, Callable[[Path], object]] = {}
         if self.collector:
-            files[ranks.part("collector.safetensors")] = _writer(safetensors.numpy.save_file, self.collector.state_dict)
+            files[ranks.part("collector.safetensors")] = checkpoint.writer(
+                safetensors.numpy.save_file, self.collector.state_dict
+            )
             files[ranks.part("buffer.crlb")] = self.buffer.save
         if self.dataset:
             state["dataset"] = self.dataset.state_dict()
         if ranks.rank == 0:  # the same on all ranks
-            files["agent.safetensors"] = _writer(safetensors.torch.save_file, self.agent.state_dict)
+            files["agent.safetensors"] = checkpoint.writer(safetensors.torch.save_file, self.agent.state_dict)
+            if self.exploration:
+                state_of = self.exploration.state_dict
+                files["exploration.safetensors"] = checkpoint.writer(safetensors.numpy.save_file, state_of)
             files["state.json"] = lambda path: path.write_text(json.dumps(state, indent=1), encoding="utf-8")
         with self.clock.phase("save", 1):
             checkpoint.save(self.run_dir, self.progress.position, files, keep=self.config.keep_checkpoints, ranks=ranks)
@@ -409,6 +423,9 @@ class Trainer:
             self.means.load_state_dict(state["means"], self.own.device)
             if self.dataset:
                 self.dataset.load_state_dict(state["dataset"])
+            # A run of before these metrics has none.
+            if self.exploration and (explored := saved / "exploration.safetensors").is_file():
+                self.exploration.load_state_dict(safetensors.numpy.load_file(explored))
         except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"{saved} cannot be loaded: {error}") from None
 
@@ -477,32 +494,3 @@ def _dataset(config: TrainConfig, ranks: Ranks) -> Dataset | None:
     read: list[Dataset] = []
     ranks.together(lambda: read.append(datasets.read(config, spec, ranks.seed(config.seed))))
     return read[0]
-
-
-def _writer(save_file: Callable[[Any, Path], None], state: Callable[[], Any]) -> Callable[[Path], None]:
-    """A function that saves what `state` returns; safetensors has an error of its own for a full disk."""
-
-    def write(path: Path) -> None:
-        try:
-            save_file(state(), path)
-        except safetensors.SafetensorError as error:
-            raise OSError(str(error)) from None
-
-    return write
-
-
-def _use_threads(count: int) -> None:
-    """Let PyTorch use `count` threads for work of this thread."""
-    torch.get_num_threads()  # Only now is this thread known to PyTorch: it would begin with the number of the others.
-    torch.set_num_threads(count)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let PyTorch use `count` threads, and put it back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

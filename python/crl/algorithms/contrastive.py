@@ -50,6 +50,10 @@ class Encoders(Networks):
         encoded = [(phi(pairs).float().view(n, k, -1), psi(goal).float()[:, None]) for phi, psi in self.critics]
         return over_critics([losses.energy(phi, psi, self._energy) for phi, psi in encoded], self._critic_value)
 
+    def represent_goal(self, goal: Tensor) -> Tensor:
+        psi: Tensor = self.goal_encoder(goal)
+        return psi
+
 
 class Contrastive(Algorithm):
     """InfoNCE forward, backward or symmetric, CPC or binary NCE; an actor that maximises the energy.

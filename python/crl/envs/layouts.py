@@ -171,6 +171,11 @@ class Maze:
         """Cells on the shortest walk from the nearest start, (rows, columns); -1 where there is none."""
         return self._walks([(int(i), int(j)) for i, j in self.find("R")])
 
+    def steps_from(self, place: Places) -> NDArray[np.intp]:
+        """Cells on the shortest walk from the cell of `place`, (2,) in m, (rows, columns); -1 where there is none."""
+        i, j = np.clip(np.rint(place / self.cell).astype(np.intp), 0, np.array(self.grid.shape) - 1).tolist()
+        return self._walks([(i, j)])
+
     def _walks(self, frontier: list[tuple[int, int]]) -> NDArray[np.intp]:
         steps = np.full(self.grid.shape, -1, dtype=np.intp)
         length = 0

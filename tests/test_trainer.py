@@ -53,7 +53,7 @@ def test_a_run_directory(tiny: Tiny) -> None:
     assert (result.env_steps, result.updates, result.interrupted) == (400, 40, False)
     assert result.run_dir == Path(settings.run_dir)
     kinds = sorted(path.name.split(".out.")[0] for path in result.run_dir.iterdir())
-    assert kinds == ["checkpoints", "config.yaml", "events", "metrics.csv"]
+    assert kinds == [".lock", "checkpoints", "config.yaml", "events", "metrics.csv"]
     # The resolved configuration reads back to an equal one.
     again = config.from_mapping(config.read_settings(result.run_dir / "config.yaml"))
     assert again == resolution.resolve(settings, device="cpu", num_cores=1).config
@@ -366,7 +366,7 @@ def test_a_full_disk_is_one_error_and_spares_the_earlier_checkpoint(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The operating system refuses files over a size that only the buffer, growing, comes to."""
-    settings = tiny(width=8, buffer_capacity=40_000, total_env_steps=4000, eval_interval=400)
+    settings = tiny(width=8, unroll_length=20, buffer_capacity=40_000, total_env_steps=4000, eval_interval=400)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
     try:

@@ -18,8 +18,9 @@ MAX_WHEEL_MB = 5.0
 
 
 def modules() -> set[str]:
-    """Python files of the package, relative to the checkout's python folder."""
-    return {path.relative_to(ROOT / "python").as_posix() for path in (ROOT / "python/crl").rglob("*.py")}
+    """Python files and sweeps of the package, relative to the checkout's python folder."""
+    files = (path for kind in ("*.py", "*.yaml") for path in (ROOT / "python/crl").rglob(kind))
+    return {path.relative_to(ROOT / "python").as_posix() for path in files}
 
 
 def check_wheel(path: Path) -> None:

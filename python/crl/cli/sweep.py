@@ -29,7 +29,8 @@ SHOWN_ROWS = 20
 
 
 @click.command("sweep")
-@click.argument("file")
+@click.argument("file", required=False)
+@click.option("--list", "listed", is_flag=True, help="List the sweeps that are part of the package, and stop.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at a time. [1; on a cluster, all]")
 @click.option(
     "--backend",
@@ -48,8 +49,16 @@ SHOWN_ROWS = 20
 )
 @click.option("--output", metavar="DIR", help="Directory of the runs, their logs and sweep.csv. [runs/NAME]")
 @click.option("--dry-run", is_flag=True, help="Print the commands and stop.")
-def command(file: str, jobs: int | None, backend: str, retries: int, output: str | None, dry_run: bool) -> None:
-    """Train over the grid of settings and seeds in YAML file FILE.
+def command(
+    file: str | None,
+    listed: bool,
+    jobs: int | None,
+    backend: str,
+    retries: int,
+    output: str | None,
+    dry_run: bool,
+) -> None:
+    """Train over the grid of settings and seeds in YAML file FILE, or in the package's own sweep of that name.
 
     The same command again goes on: finished runs are left alone, others go on from their newest checkpoint. Ctrl-C
     lets all runs save themselves. A run that fails does not stop the others. The whole file is checked before anything
@@ -58,10 +67,17 @@ def command(file: str, jobs: int | None, backend: str, retries: int, output: str
     Example: crl sweep depths.yaml --jobs 2
     """
     need_extra("train", "yaml")
-    from crl.sweep.plan import read
+    from crl.sweep.plan import experiments, located, read
     from crl.sweep.trial import DONE
 
-    sweep = read(file, output)
+    if listed:
+        for name, description in experiments().items():
+            click.echo(f"{name:16}{description}")
+        return
+    if file is None:
+        raise click.UsageError("give the file of a sweep, or the name of one that `crl sweep --list` shows.")
+    path = located(file)
+    sweep = read(path, output)
     folder = sweep.trials[0].run_dir.parent
     parallel = jobs or (1 if backend == "local" else MANY)
     threads = max(1, _cores() // parallel) if backend == "local" else None
@@ -74,7 +90,7 @@ def command(file: str, jobs: int | None, backend: str, retries: int, output: str
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder) as lock:
         with contextlib.suppress(shutil.SameFileError):
-            shutil.copyfile(file, folder / "sweep.yaml")
+            shutil.copyfile(path, folder / "sweep.yaml")
         _run(sweep, _backend(backend, sweep, folder, parallel, threads, lock), retries, folder)
 
 

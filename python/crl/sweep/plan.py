@@ -15,11 +15,13 @@ from crl.errors import ConfigError, nearest
 from crl.resolution import resolve
 from crl.sweep.trial import Trial, conflict
 
-KEYS = ("name", "train", "grid", "seeds", "submitit", "ray")
+KEYS = ("name", "description", "train", "grid", "seeds", "submitit", "ray")
 PLACED = {"run_dir": "the sweep gives every run a directory (--output)", "seed": "it has a key of its own: seeds"}
 """Settings that a sweep sets itself."""
 LONGEST_VALUE = 40
 """Characters of a value in the name of a directory."""
+EXPERIMENTS = Path(__file__).with_name("experiments")
+"""Sweeps that are part of the package: those of publications, small."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,26 @@ class Sweep:
     trials: tuple[Trial, ...]
     backends: Mapping[str, Mapping[str, Any]]
     """For each backend its own options."""
+
+
+def experiments() -> dict[str, str]:
+    """The names of the package's own sweeps, each with what its file says that it is."""
+    return {path.stem: str(read_yaml(path)["description"]) for path in sorted(EXPERIMENTS.glob("*.yaml"))}
+
+
+def located(file: str) -> Path:
+    """The file of a sweep: `file` itself or, where there is none, that of the package's own of this name.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    known = {path.stem: path for path in sorted(EXPERIMENTS.glob("*.yaml"))}
+    if file in known and not Path(file).exists():
+        return known[file]
+    if not Path(file).exists():
+        hint = nearest(file, known) or " `crl sweep --list` shows those."
+        raise ConfigError(f"there is no file {file}, nor a sweep of that name in the package.{hint}")
+    return Path(file)
 
 
 def read(path: str | Path, output: str | Path | None = None) -> Sweep:
@@ -52,6 +74,8 @@ def read(path: str | Path, output: str | Path | None = None) -> Sweep:
     name = values.get("name", Path(path).stem)
     if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
         raise ConfigError(f"{where}: name must be letters, digits and . _ + - alone, got {name!r}.")
+    if not isinstance(values.get("description", ""), str):
+        raise ConfigError(f"{where}: description must be text, got {values['description']!r}.")
     common = _section(values, "train", where)
     _check(common, f"{where}: train")
     folder = Path(output) if output else Path("runs") / name

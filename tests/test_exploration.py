@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import TINY, Quiet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from crl import TrajectoryBuffer, checkpoint, envs, losses, resolution
+from crl.cli import main
 from crl.config import TrainConfig
 from crl.envs.layouts import Maze
 from crl.errors import CheckpointError, ConfigError
@@ -34,6 +36,7 @@ from crl.exploration import (
 )
 from crl.metrics import METRICS, read_metrics
 from crl.probes import probe
+from crl.run import EVALUABLE, reopen
 from crl.trainer import TrainResult, train
 
 Tiny = Callable[..., TrainConfig]
@@ -474,6 +477,23 @@ def test_probes_are_refused_where_nobody_knows_the_way() -> None:
         resolution.resolve(TrainConfig(**{**TINY, "env": "reacher"}, probes=True), device="cpu", num_cores=1)
     maze = dataclasses.replace(TrainConfig(env="point_maze"), probes=True)
     assert resolution.resolve(maze, device="cpu", num_cores=1).config.probes
+
+
+def test_crl_eval_probes_a_run(tiny: Tiny) -> None:
+    def crl(*arguments: str) -> str:
+        result = CliRunner().invoke(main, arguments, prog_name="crl")
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    done = run(tiny(total_env_steps=200, probes=True)).run_dir
+    printed = json.loads(crl("eval", str(done), "--json", "--probes", "--num-eval-episodes", "8"))
+    assert printed["probes"].keys() == {"success", "distance"}
+    # One episode in each of eight worlds: of the six free cells 4 to 24 m away, near ones first.
+    assert printed["probes"]["distance"] == pytest.approx([6, 10, 18, 22])
+    assert crl("eval", str(done), "--probes").startswith("probes          0.")
+    # Another world may have no maze: then it is evaluated all the same.
+    assert reopen(done, {}, EVALUABLE).probes
+    assert not reopen(done, {"eval_env": "ant"}, EVALUABLE).probes
 
 
 def test_a_checkpoint_of_other_squares_is_refused(tiny: Tiny) -> None:

@@ -1,10 +1,11 @@
 """Run directories: made once, never overwritten, reopened to go on or to evaluate."""
 
+import contextlib
 import dataclasses
 import datetime
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from crl import checkpoint, config, envs, resolution
+from crl import checkpoint, config, envs, probes, resolution
 from crl.agent import Agent
 from crl.buffer import TrajectoryBuffer
 from crl.config import TrainConfig
@@ -22,6 +23,7 @@ from crl.envs.perturbations import Perturbation
 from crl.errors import CheckpointError, ConfigError
 from crl.evaluation import Evaluation, evaluate, world_seed
 from crl.policy import Policy
+from crl.probes import Probes, probe
 from crl.ranks import ALONE, Ranks
 from crl.resolution import Resolved
 
@@ -115,6 +117,8 @@ def reopen(run_dir: Path, changes: dict[str, Any], changeable: tuple[str, ...] =
         values = config.read_settings(run_dir / "config.yaml")
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
+    if "eval_env" in changes:  # which may be no maze to probe
+        values["probes"] = False
     return config.from_mapping({**values, **changes})
 
 
@@ -237,6 +241,28 @@ def evaluate_run(
             does not have.
         CheckpointError: when the run or its checkpoint cannot be read.
     """
+    with _evaluating(run_dir, seed, perturbation, changes) as (policy, env):
+        return evaluate(policy, env, seed=seed, deterministic=deterministic)
+
+
+def probe_run(
+    run_dir: str | Path, *, seed: int = 0, perturbation: Perturbation | None = None, **changes: Any
+) -> Probes:
+    """Probe the newest checkpoint of a run: success for goals all along the ways of a maze.
+
+    Arguments and errors are those of `evaluate_run`; and ConfigError where the environment is no maze.
+    """
+    settings = _evaluated(Path(run_dir), changes)
+    probes.check(settings.eval_env, settings.eval_env_kwargs)
+    with _evaluating(run_dir, seed, perturbation, changes) as (policy, env):
+        return probe(policy, env, seed=seed)
+
+
+@contextlib.contextmanager
+def _evaluating(
+    run_dir: str | Path, seed: int, perturbation: Perturbation | None, changes: dict[str, Any]
+) -> Iterator[tuple[Policy, Any]]:
+    """The newest policy of a run, and the worlds that it is evaluated in."""
     policy, settings, _ = load_policy(run_dir, **changes)
     make = envs.make if perturbation is None else partial(perturbations.make, perturbation=perturbation)
     env = make(
@@ -247,7 +273,7 @@ def evaluate_run(
         **settings.eval_env_kwargs,
     )
     try:
-        return evaluate(policy, env, seed=seed, deterministic=deterministic)
+        yield policy, env
     finally:
         env.close()
 

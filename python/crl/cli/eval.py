@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     metavar="NAME=NUMBER,...",
     help="Also in another world: friction=1.5,mass=0.8 (factors), start-shift=0.2 (m), colour=0.3 (of images).",
 )
+@click.option("--probes", is_flag=True, help="Also success by the length of the way, for goals all over a maze.")
 @click.option("--stochastic", is_flag=True, help="Sample actions instead of taking the mode.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of starts and goals.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -40,6 +41,7 @@ def command(
     num_eval_episodes: int | None,
     num_action_candidates: int | None,
     perturbed: tuple[str, ...],
+    probes: bool,
     stochastic: bool,
     seed: int,
     device: str,
@@ -52,7 +54,7 @@ def command(
     """
     need_extra("train", "torch", "mujoco", "gymnasium", "safetensors", "yaml")
     from crl.envs.perturbations import Perturbation
-    from crl.run import check_perturbations, evaluate_run
+    from crl.run import check_perturbations, evaluate_run, probe_run
 
     changes: dict[str, Any] = {
         "eval_env": env,
@@ -66,6 +68,7 @@ def command(
     perturbations = [Perturbation.parse(text) for text in perturbed]
     check_perturbations(run, perturbations, **given)
     evaluated = partial(evaluate_run, run, seed=seed, deterministic=not stochastic, **given)
+    probed = probe_run(run, seed=seed, **given) if probes else None
     outcome = evaluated()
     others = [evaluated(perturbation=perturbation) for perturbation in perturbations]
     if as_json:
@@ -73,8 +76,13 @@ def command(
             {"perturbation": perturbation.changes(), **dataclasses.asdict(other)}
             for perturbation, other in zip(perturbations, others, strict=True)
         ]
-        click.echo(json.dumps({**dataclasses.asdict(outcome), **({"perturbed": rows} if rows else {})}))
+        further: dict[str, Any] = {"perturbed": rows} if rows else {}
+        if probed is not None:
+            further["probes"] = dataclasses.asdict(probed)
+        click.echo(json.dumps({**dataclasses.asdict(outcome), **further}))
         return
+    if probed is not None:
+        click.echo(f"probes          {probed}")
     if perturbations:
         _table(["none", *map(str, perturbations)], [outcome, *others])
         return

@@ -17,7 +17,12 @@ from crl.statistics import Floats
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Without the palette's yellow, which is not seen on white."""
 LINES = ("-", "--", "-.", ":")
-SHARES = ("eval/success_rate", "eval/success_rate_far", "eval/success_at_end", "train/categorical_accuracy")
+QUARTERS = ("nearest", "second", "third", "farthest")
+SHARES = (
+    *("eval/success_rate", "eval/success_rate_far", "eval/success_at_end", "train/categorical_accuracy"),
+    *("explore/coverage", "explore/entropy", "explore/hopkins", "explore/nearer_than_start"),
+    *(f"probe/success_q{number}" for number in range(1, 5)),
+)
 LABELS = {
     "env_steps": "environment steps",
     "updates": "updates",
@@ -32,6 +37,14 @@ LABELS = {
     "train/actor_loss": "actor loss",
     "train/alpha": "temperature",
     "train/entropy": "entropy (nats)",
+    "explore/coverage": "share of the ground visited",
+    "explore/entropy": "entropy of places, over its largest",
+    "explore/hopkins": "Hopkins statistic of places",
+    "explore/nearer_than_start": "share nearer than the start, in ψ",
+    "explore/goal_axis_rotation": "rotation of the goal axis (degrees)",
+    "explore/psi_nearest": "distance to the nearest other ψ",
+    "explore/psi_spread": "distance between two ψ",
+    **{f"probe/success_q{i}": f"success, {name} quarter" for i, name in enumerate(QUARTERS, 1)},
 }
 SCALE = {"wall_time": 1 / 60}
 """What a column is multiplied by, to be in the unit of its label."""

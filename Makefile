@@ -43,7 +43,7 @@ test-all: setup  ## also the slow ones
 	$(BIN)/python -m pytest -m "not gpu and not peers"
 
 rust-test:  ## the tests of the Rust core
-	cargo test --package crl-replay --locked
+	cargo test --package crl-replay --package crl-kernels --locked
 
 loom:  ## interleavings of the buffer's writers and readers and of the loader's two sides, up to three preemptions
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 \

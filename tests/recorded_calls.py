@@ -3,13 +3,22 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from crl import graphs, native
+
 WAITING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero")
 """Operations that make the host wait for the value of a device tensor."""
+
+
+def record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let whatever is captured be recorded here, by PyTorch's operations alone: it sees no others, nor would a GPU."""
+    monkeypatch.setattr(graphs, "backend", lambda device: Recorder())
+    monkeypatch.setattr(native, "serves", lambda tensor: False)
 
 
 class Recorder:

@@ -33,7 +33,7 @@ STOP_AFTER = 18
 def learnt(agent: Agent, batch: Batch) -> dict[str, torch.Tensor]:
     """The gradient of an update on `batch`, and what the update measured."""
     metrics = agent.update(batch)
-    return {**{name: p.grad for name, p in agent._named_parameters().items() if p.grad is not None}, **metrics}
+    return {**{name: p.grad for name, p in agent._parameters.items() if p.grad is not None}, **metrics}
 
 
 def report(folder: Path, name: str, value: Any) -> None:

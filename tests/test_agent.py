@@ -122,7 +122,7 @@ def test_update_is_the_published_step() -> None:
     for step in (1, 2):
         batch = make_batch(step)
         expected, grads = plain_gradients(reference, batch)
-        for name, parameter in reference._named_parameters().items():
+        for name, parameter in reference._parameters.items():
             m, v = moments.setdefault(name, [torch.zeros_like(parameter), torch.zeros_like(parameter)])
             m.mul_(0.9).add_(0.1 * grads[name])
             v.mul_(0.999).add_(0.001 * grads[name] ** 2)
@@ -132,8 +132,8 @@ def test_update_is_the_published_step() -> None:
         assert metrics.keys() == METRICS
         for name, value in expected.items():
             assert metrics[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-5), name
-        for name, parameter in agent._named_parameters().items():
-            torch.testing.assert_close(parameter, reference._named_parameters()[name], rtol=1e-4, atol=2e-6)
+        for name, parameter in agent._parameters.items():
+            torch.testing.assert_close(parameter, reference._parameters[name], rtol=1e-4, atol=2e-6)
 
 
 def plain_gradients(agent: Agent, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -155,7 +155,7 @@ def plain_gradients(agent: Agent, batch: Batch) -> tuple[dict[str, Tensor], dict
         (alpha_loss, ("log_alpha",)),
         (critic_loss, ("state_action_encoder", "goal_encoder")),
     ):
-        named = {name: p for name, p in agent._named_parameters().items() if name.startswith(prefixes)}
+        named = {name: p for name, p in agent._parameters.items() if name.startswith(prefixes)}
         grads.update(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
     def norm(prefix: str) -> Tensor:
@@ -360,7 +360,7 @@ def test_cuda_update_and_act_never_wait(precision: str) -> None:
 def test_cuda_follows_the_cpu() -> None:
     cpu, cuda = make_agent(), make_agent("cuda")
     initial = cpu.state_dict()
-    assert all(torch.equal(initial[name], p.cpu()) for name, p in cuda._named_parameters().items())
+    assert all(torch.equal(initial[name], p.cpu()) for name, p in cuda._parameters.items())
     cpu_loss, cuda_loss = (
         agent.update(make_batch(0, 64, agent.device.type))["train/critic_loss"] for agent in (cpu, cuda)
     )
@@ -376,7 +376,7 @@ def test_bf16_follows_float32() -> None:
         expected, got = full.update(make_batch(step, 64)), half.update(make_batch(step, 64))
     assert got["train/critic_loss"].item() == pytest.approx(expected["train/critic_loss"].item(), rel=0.01)
     assert got["train/critic_loss"] != expected["train/critic_loss"]
-    assert {p.dtype for p in half._named_parameters().values()} == {torch.float32}
+    assert {p.dtype for p in half._parameters.values()} == {torch.float32}
     assert {value.dtype for value in got.values()} == {torch.float32}
     assert half.act(torch.zeros(2, 5), torch.zeros(2, 2)).dtype == torch.float32
 

@@ -142,7 +142,8 @@ def test_architecture_names_every_module_and_none_that_is_gone():
     missing = {name for name in modules | folders | core if f"`{name}`" not in page}
     assert not missing
     named = set(re.findall(r"`([\w/]+\.(?:py|rs))`", page))
-    places = (package, ROOT / "rust" / "replay" / "src", ROOT / "rust" / "python" / "src", ROOT)
+    sources = (ROOT / "rust" / crate / "src" for crate in ("replay", "kernels", "python"))
+    places = (package, *sources, ROOT)
     gone = {name for name in named if not any((place / name).is_file() for place in places)}
     assert not gone
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from recorded_calls import Recorder
+from recorded_calls import record
 from torch import Tensor
 
-from crl import graphs, losses
+from crl import losses
 from crl.compiled import compiled
 from crl.errors import ConfigError
 from crl.graphs import WARM_UP, Captured
@@ -148,7 +148,7 @@ def test_tf32(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_graphed(depth: int, device: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if device == "cpu":
-        monkeypatch.setattr(graphs, "backend", lambda device: Recorder())
+        record(monkeypatch)
     networks, captured = encoders(depth, device), Captured("tests", torch.device(device))
 
     def step(*rows: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from recorded_calls import Recorder
+from recorded_calls import record
 from test_agent import Batch, Config, Spec, make_agent, make_batch, observations
 from test_baselines import BASELINES, TWINS, make_transitions
 from torch import Tensor
@@ -24,7 +24,7 @@ from crl.ranks import Ranks
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Where calls are captured: on the CPU by a `Recorder`."""
     if request.param == "cpu":
-        monkeypatch.setattr(graphs, "backend", lambda device: Recorder())
+        record(monkeypatch)
     return torch.device(request.param)
 
 

@@ -15,7 +15,11 @@ __all__ = [
     "Request",
     "SnapshotError",
     "Writer",
+    "distances",
+    "distances_backward",
     "gather_limit",
+    "norm_swish",
+    "norm_swish_backward",
     "panic_for_test",
 ]
 
@@ -128,5 +132,41 @@ def gather_limit(
     [rows, ...], indices[i] says which rows to take, [K * batch_size] uint32, and out[i] is [batch_size, ...]: K
     batches, each over the one before. Raises ValueError if lengths do not fit each other or a row is not there.
     """
+
+def norm_swish(
+    dense: NDArray[np.float32],
+    norm: tuple[NDArray[np.float32], NDArray[np.float32]],
+    epsilon: float,
+    moments: tuple[NDArray[np.float32], NDArray[np.float32]],
+    sigmoid: NDArray[np.float32],
+    swish: NDArray[np.float32],
+) -> None:
+    """Fills moments, sigmoid and swish. Lengths are checked, shapes are not: see `crl.norm_swish`."""
+
+def norm_swish_backward(
+    gradient: NDArray[np.float32],
+    scale: float,
+    dense: NDArray[np.float32],
+    norm_weight: NDArray[np.float32],
+    moments: tuple[NDArray[np.float32], NDArray[np.float32]],
+    sigmoid: NDArray[np.float32],
+    swish: NDArray[np.float32],
+    dense_gradient: NDArray[np.float32],
+    learnt: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]] | None,
+) -> None:
+    """Fills `dense_gradient` and, if given, the gradients of the norm's weight and bias and of the dense bias."""
+
+def distances(x: NDArray[np.float32], y: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Fills `out` (n, m) with the Euclidean distances of the rows of x (n, R) from those of y (m, R)."""
+
+def distances_backward(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    distances: NDArray[np.float32],
+    gradient: NDArray[np.float32],
+    of_x: NDArray[np.float32],
+    of_y: NDArray[np.float32],
+) -> None:
+    """Fills `of_x` (n, R) and `of_y` (m, R) from the gradient of the distances (n, m); slope 0 at distance 0."""
 
 def panic_for_test() -> None: ...

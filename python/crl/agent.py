@@ -66,8 +66,13 @@ class Agent:
         given = Given(spec, config, self._numerics, ranks, seeds, self._update_generator)
         self.algorithm = algorithms.of(config)(given)
         # Adam works element by element, so one for everything is the published three.
-        self._adam = Adam(self._named_parameters(), config.learning_rate, self.algorithm.delayed)
-        self._actor_average = [p.detach().clone() for p in self.networks.actor.parameters() if config.actor_ema]
+        self._parameters = self.algorithm.parameters()
+        self._of_actor = list(self.networks.actor.parameters())
+        actor = {id(p) for p in (*self._of_actor, self.log_alpha)}
+        self._of_critic = [p for p in self._parameters.values() if id(p) not in actor]
+        self._residual = [module for module in self.networks.modules() if isinstance(module, ResidualMLP)]
+        self._adam = Adam(self._parameters, config.learning_rate, self.algorithm.delayed)
+        self._actor_average = [p.detach().clone() for p in self._of_actor if config.actor_ema]
         self._fitted = False
         self._weights_lock = threading.Lock()
         self._policy = Policy(self.networks, spec, config, self._numerics, self._act_generator, ranks=ranks)
@@ -127,18 +132,16 @@ class Agent:
         with torch.no_grad():
             for name, module in self._watched:
                 metrics |= {f"train/{name}_{k}": v for k, v in module.block_metrics().items()}
-            gradients = [p.grad for p in self._named_parameters().values() if p.grad is not None]
+            gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
             self._ranks.average([*gradients, *metrics.values()])
-            actor = {id(p) for p in (*self.networks.actor.parameters(), self.log_alpha)}
-            critic = [p for p in self._named_parameters().values() if id(p) not in actor]
-            if critic:
-                metrics["train/critic_grad_norm"] = _grad_norm(critic)
-            metrics["train/actor_grad_norm"] = _grad_norm(self.networks.actor.parameters())
+            if self._of_critic:
+                metrics["train/critic_grad_norm"] = _grad_norm(self._of_critic)
+            metrics["train/actor_grad_norm"] = _grad_norm(self._of_actor)
         with self._weights_lock:
             self._adam.step(self.algorithm.skip)
             self.algorithm.after_step()
             if self._actor_average:
-                present = [p.detach() for p in self.networks.actor.parameters()]
+                present = [p.detach() for p in self._of_actor]
                 torch._foreach_lerp_(self._actor_average, present, 1 - self.config.actor_ema)
         return metrics
 
@@ -171,9 +174,8 @@ class Agent:
         return rows
 
     def _forget_gradients(self) -> None:
-        for module in self.networks.modules():
-            if isinstance(module, ResidualMLP):
-                module.recycle_gradients()
+        for module in self._residual:
+            module.recycle_gradients()
         self._adam.zero_grad()
 
     def act(self, observation: Array, goal: Array, deterministic: bool = False) -> Tensor:
@@ -209,9 +211,6 @@ class Agent:
         with self._weights_lock, torch.no_grad():
             for mine, theirs in zip(self.networks.state_dict().values(), networks.state_dict().values(), strict=True):
                 theirs.copy_(mine, non_blocking=True)
-
-    def _named_parameters(self) -> dict[str, nn.Parameter]:
-        return self.algorithm.parameters()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next update depends on, as a flat dict of contiguous tensors.
@@ -269,7 +268,7 @@ class Agent:
         actor = [f"actor_ema.{name}" for name, _ in self.networks.actor.named_parameters()]
         target = self.algorithm.target.named_parameters() if self.algorithm.target is not None else ()
         return {
-            **by_layer_of(self._named_parameters().items()),
+            **by_layer_of(self._parameters.items()),
             **dict(self.networks.named_buffers()),
             **by_layer_of((f"target.{name}", p) for name, p in target),
             **{f"adam.{name}": tensor for name, tensor in self._adam.state().items()},

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from crl import _core, native
 from crl.errors import nearest
 
 ENERGIES = ("norm", "l2", "dot", "cosine")
@@ -50,23 +51,21 @@ def energy(phi: Tensor, psi: Tensor, kind: str = "norm") -> Tensor:
             return (_unit(phi) * _unit(psi)).sum(-1)
 
 
-def pairwise_energy(phi: Tensor, psi: Tensor, kind: str = "norm", first: int = 0) -> Tensor:
+def pairwise_energy(phi: Tensor, psi: Tensor, kind: str = "norm") -> Tensor:
     """The energy of every (state, action) with every goal.
 
     Args:
         phi: (B, R); psi: (B', R).
-        first: the goal of the first (state, action); those of the next follow.
     Returns:
         logits (B, B').
 
-    Distances are not expanded into a matrix product in float32, which loses near pairs to cancellation, and the
-    nearest pairs are what the softmax looks at: they are summed from differences, or for float32 on a CPU, where that
-    is five times faster, expanded in float64 with the positives from differences.
+    Distances are summed from differences. Expanded into a matrix product, in float32 near pairs are lost to
+    cancellation, and the nearest pairs are what the softmax looks at.
     """
     _check_representations(phi, psi)
     match _known("energy", kind, ENERGIES):
-        case "norm" if phi.ndim == 2 and phi.dtype == psi.dtype == torch.float32 and phi.device.type == "cpu":
-            return -_Distances.apply(phi, psi, first)  # type: ignore[no-any-return]
+        case "norm" if phi.ndim == 2 and native.serves(phi) and native.serves(psi):
+            return -_Distances.apply(phi, psi)  # type: ignore[no-any-return]
         case "norm":
             scale = _power_of_two(torch.maximum(phi.abs().amax(), psi.abs().amax()))
             return -_distances(phi / scale, psi / scale) * scale
@@ -253,31 +252,24 @@ def _distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 class _Distances(torch.autograd.Function):
-    """Euclidean distances (B, R), (B', R) -> (B, B') of float32 rows by matrix products in float64.
-
-    Off the diagonal the error is below float32's while a distance is above 1e-4 of the rows' lengths, and rows nearer
-    than 1e-7 of them count as coincident; slope 0 there, as everywhere at distance 0.
-    """
+    """That for float32 rows on a CPU, by the native loops of `rust/kernels`."""
 
     @staticmethod
-    def forward(ctx: Any, phi: Tensor, psi: Tensor, first: int) -> Tensor:
-        x, y = phi.double(), psi.double()
-        x2, y2 = (torch.linalg.vector_norm(rows, dim=1).square() for rows in (x, y))
-        squares = torch.addmm(y2, x, y.mT, alpha=-2).add_(x2[:, None])
-        distances = torch.where(squares > 1e-14 * (x2[:, None] + y2), squares, 0).sqrt_()
-        pairs = min(len(x), len(y) - first)
-        torch.linalg.vector_norm(x[:pairs] - y[first : first + pairs], dim=1, out=distances.diagonal(first))
+    def forward(ctx: Any, phi: Tensor, psi: Tensor) -> Tensor:
+        x, y = phi.contiguous(), psi.contiguous()
+        distances = x.new_empty(len(x), len(y))
+        _core.distances(x.numpy(), y.numpy(), distances.numpy())
         ctx.save_for_backward(x, y, distances)
-        return distances.float()
+        return distances
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, y, distances = ctx.saved_tensors
-        slope = gradient.double().div_(distances).masked_fill_(distances == 0, 0)
-        d_phi = torch.addmm(x * slope.sum(1)[:, None], slope, y, alpha=-1)
-        d_psi = torch.addmm(y * slope.sum(0)[:, None], slope.mT, x, alpha=-1)
-        return d_phi.float(), d_psi.float(), None
+        d_x, d_y = torch.empty_like(x), torch.empty_like(y)
+        given = (distances, gradient.contiguous(), d_x, d_y)
+        _core.distances_backward(*map(native.view, (x, y)), *map(native.view, given))
+        return d_x, d_y
 
 
 def _unit(x: Tensor) -> Tensor:

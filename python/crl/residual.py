@@ -20,14 +20,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from crl import lanes
+from crl import lanes, norm_swish
 from crl.compiled import compiled
 from crl.config import LAYERS_PER_BLOCK
-
-Moments = tuple[Tensor, ...]
-"""What LayerNorm's backward pass wants of its input: means and inverse deviations of the rows, (B, 1)."""
-EPSILON = 1e-6
-"""LayerNorm's."""
+from crl.native import view
+from crl.norm_swish import EPSILON
 
 
 class Weights(NamedTuple):
@@ -170,6 +167,8 @@ class Records:
     """What backward needs of one forward pass: the sums between blocks; of the layers what their LayerNorm saw, the
     sigmoid, and the swish, of all or of those of the block at hand."""
 
+    _INPUT = "input_dense", "input_sigmoid", "input_moments"
+
     def __init__(self, rows: int, like: Tensor, kept: int) -> None:
         depth, width = like.shape[:2]
         self.stream = like.new_empty(depth // LAYERS_PER_BLOCK + 1, rows, width).unbind()
@@ -178,19 +177,29 @@ class Records:
         # Not as LayerNorm gives them: what is small and stays would lie in the gaps that the large and passing leave,
         # the next of which then needs new memory, a fifth more in all.
         self.input_moments, *self.moments = (m.unbind() for m in like.new_empty(kept + 1, 2, rows, 1))
-        self.one = like.new_ones(())
+        self.gradients = like.new_empty(3, rows, width).unbind()
+        """Room for backward: of what a block's end, its input and its present layer want."""
         self.block = -1
         """The last one computed."""
         self._halves: tuple[Records, Records] | None = None
+        self._look()
+
+    def _look(self) -> None:
+        def kept(dense: Tensor, moments: tuple[Tensor, ...], sigmoid: Tensor, swish: Tensor) -> norm_swish.Kept:
+            return view(dense), (view(moments[0]), view(moments[1])), view(sigmoid), view(swish)
+
+        self.kept = [*map(kept, self.dense, self.moments, self.sigmoid, self.swish)]
+        self.input_kept = kept(self.input_dense, self.input_moments, self.input_sigmoid, self.stream[0])
 
     def halves(self) -> tuple["Records", "Records"]:
         """Those of the first half of the rows and of the others, in the same memory."""
         if self._halves is None:
             self._halves = copy.copy(self), copy.copy(self)
-            for name, records in vars(self).items():
-                if name not in ("one", "block", "_halves"):
-                    for half, part in zip(self._halves, _split(records), strict=True):
-                        setattr(half, name, part)
+            for name in ("stream", "dense", "sigmoid", "swish", "moments", *self._INPUT):
+                for half, part in zip(self._halves, _split(getattr(self, name)), strict=True):
+                    setattr(half, name, part)
+            for half in self._halves:
+                half._look()
         return self._halves
 
     def first(self, block: int) -> int:
@@ -216,11 +225,7 @@ class Tape:
 
 
 class Residual(torch.autograd.Function):
-    """(B, in) -> (B, out). Weights that need no gradient cost none.
-
-    The slope of y = x sigmoid(x) is s + y (1 - s), from what forward kept: two passes over memory, where that of x
-    would take another exp.
-    """
+    """(B, in) -> (B, out). Weights that need no gradient cost none."""
 
     @staticmethod
     def forward(
@@ -232,12 +237,12 @@ class Residual(torch.autograd.Function):
         r = tape.records
         ctx.tape, ctx.memory, ctx.settings = tape, memory, settings
         ctx.save_for_backward(x, *parameters)
-        first = (w.input_weight.mT, w.input_bias, w.input_norm_weight, w.input_norm_bias)
+        first = _Layer(w.input_weight.mT, w.input_bias, (view(w.input_norm_weight), view(w.input_norm_bias)))
         layers, out = _layers(w), x.new_empty(len(x), len(w.output_bias))
 
         @torch.no_grad()  # In another thread too.
         def layer_by_layer(x: Tensor, r: Records, out: Tensor) -> None:
-            _layer(x, first, r.input_moments, r.input_dense, r.input_sigmoid, r.stream[0])
+            _layer(x, first, r.input_dense, r.input_kept)
             for block in range(depth // LAYERS_PER_BLOCK):
                 h = _block(r, block, layers)
                 torch.add(r.stream[block], h, alpha=settings.scale, out=r.stream[block + 1])
@@ -263,68 +268,62 @@ class Residual(torch.autograd.Function):
         if learn:
             torch.mm(gradient.mT, r.stream[-1], out=d.output_weight)
             torch.sum(gradient, 0, out=d.output_bias)
-        g = skipped = gradient @ w.output_weight
-        layers, matrices = _layers(w), w.weight.unbind()
-        d_weight, d_bias, *d_norms = (whole.unbind() for whole in (d.weight, d.bias, d.norm_weight, d.norm_bias))
+        # A block's end waits in the first for what comes through the block, and may not be written over before.
+        ends, spare, inner = r.gradients
+        torch.mm(gradient, w.output_weight, out=ends)
+        layers, matrices, d_weight = _layers(w), w.weight.unbind(), d.weight.unbind()
+        d_layers = list(zip(*(view(whole) for whole in (d.norm_weight, d.norm_bias, d.bias)), strict=True))
+        of_ends, of_spare, of_inner = map(view, r.gradients)
+        of_g = of_ends
         for index in reversed(range(len(matrices))):
             block, place = divmod(index, LAYERS_PER_BLOCK)
-            kept = r.first(block) + place
-            if place == LAYERS_PER_BLOCK - 1:
-                skipped = g
-                if settings.recompute and r.block != block:
-                    _block(r, block, layers)
-            g = torch.lerp(r.sigmoid[kept], r.one, r.swish[kept]).mul_(g)
-            if place == LAYERS_PER_BLOCK - 1 and settings.scale != 1:
-                g.mul_(settings.scale)
-            g, *d_norm = _norm_gradient(g, r.dense[kept], r.moments[kept], layers[index][2:], learn)
+            kept, last = r.first(block) + place, place == LAYERS_PER_BLOCK - 1
+            if last and settings.recompute and r.block != block:
+                _block(r, block, layers)
+            scale, learnt = settings.scale if last else 1.0, d_layers[index] if learn else None
+            norm_swish.backward(of_g, scale, r.kept[kept], layers[index].norm, of_inner, learnt)
             if learn:
-                torch._foreach_copy_([whole[index] for whole in d_norms], d_norm)
-                torch.sum(g, 0, out=d_bias[index])
-                torch.mm(g.mT, r.swish[kept - 1] if place else r.stream[block], out=d_weight[index])
-            g = g @ matrices[index] if place else torch.addmm(skipped, g, matrices[index])
-        g = torch.lerp(r.input_sigmoid, r.one, r.stream[0]).mul_(g)
-        norm = w.input_norm_weight, w.input_norm_bias
-        g, *d_norm = _norm_gradient(g, r.input_dense, r.input_moments, norm, learn)
+                torch.mm(inner.mT, r.swish[kept - 1] if place else r.stream[block], out=d_weight[index])
+            if place:
+                torch.mm(inner, matrices[index], out=spare)
+            else:
+                torch.addmm(ends, inner, matrices[index], out=ends)
+            of_g = of_spare if place else of_ends
+        norm = view(w.input_norm_weight), view(w.input_norm_bias)
+        learnt = (view(d.input_norm_weight), view(d.input_norm_bias), view(d.input_bias)) if learn else None
+        norm_swish.backward(of_ends, 1.0, r.input_kept, norm, of_inner, learnt)
         if learn:
-            torch._foreach_copy_([d.input_norm_weight, d.input_norm_bias], d_norm)
-            torch.sum(g, 0, out=d.input_bias)
-            torch.mm(g.mT, x, out=d.input_weight)
+            torch.mm(inner.mT, x, out=d.input_weight)
         needed = (p if needs else None for p, needs in zip(d, ctx.needs_input_grad[4:], strict=True))
-        return (g @ w.input_weight if ctx.needs_input_grad[0] else None, None, None, None, *needed)
+        return (inner @ w.input_weight if ctx.needs_input_grad[0] else None, None, None, None, *needed)
 
 
-def _layers(w: Weights) -> list[tuple[Tensor, ...]]:
-    """Of every layer in a block: the weight as a product takes it, bias, LayerNorm's weight and bias."""
-    return list(zip(w.weight.mT.unbind(), w.bias.unbind(), w.norm_weight.unbind(), w.norm_bias.unbind(), strict=True))
+class _Layer(NamedTuple):
+    """A layer's parameters."""
+
+    weight: Tensor
+    """As a product takes it."""
+    bias: Tensor
+    norm: norm_swish.Norm
 
 
-def _block(r: Records, block: int, layers: list[tuple[Tensor, ...]]) -> Tensor:
+def _layers(w: Weights) -> list[_Layer]:
+    """Those in blocks."""
+    norms = zip(view(w.norm_weight), view(w.norm_bias), strict=True)
+    return [*map(_Layer, w.weight.mT.unbind(), w.bias.unbind(), norms)]
+
+
+def _block(r: Records, block: int, layers: list[_Layer]) -> Tensor:
     """The four layers of a block, from and into the records; returns the output of the last."""
     h, first = r.stream[block], r.first(block)
     for kept in range(first, first + LAYERS_PER_BLOCK):
-        layer = layers[block * LAYERS_PER_BLOCK + kept - first]
-        _layer(h, layer, r.moments[kept], r.dense[kept], r.sigmoid[kept], r.swish[kept])
+        _layer(h, layers[block * LAYERS_PER_BLOCK + kept - first], r.dense[kept], r.kept[kept])
         h = r.swish[kept]
     r.block = block
     return h
 
 
-def _layer(
-    x: Tensor, layer: tuple[Tensor, ...], moments: Moments, dense: Tensor, sigmoid: Tensor, swish: Tensor
-) -> None:
-    """One layer, into the last four arguments."""
-    weight, bias, norm_weight, norm_bias = layer
-    torch.addmm(bias, x, weight, out=dense)
-    normed, *found = torch.native_layer_norm(dense, bias.shape, norm_weight, norm_bias, EPSILON)
-    torch._foreach_copy_(moments, found)
-    torch.sigmoid(normed, out=sigmoid)
-    torch.mul(normed, sigmoid, out=swish)
-
-
-def _norm_gradient(
-    gradient: Tensor, dense: Tensor, moments: Moments, norm: tuple[Tensor, ...], learn: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Through a LayerNorm: the gradient of its input and, if they `learn`, those of its weight and bias."""
-    return torch.ops.aten.native_layer_norm_backward(  # type: ignore[no-any-return]
-        gradient, dense, norm[0].shape, *moments, *norm, [True, learn, learn]
-    )
+def _layer(x: Tensor, layer: _Layer, dense: Tensor, kept: norm_swish.Kept) -> None:
+    """One layer, into the last two arguments."""
+    torch.addmm(layer.bias, x, layer.weight, out=dense)
+    norm_swish.forward(kept, layer.norm)

@@ -117,7 +117,7 @@ def of(config: TrainConfig) -> Sizes:
         dense = ([layer for layer in network if not layer.of_images] for network in (actor, *passed, *learning))
         again = (layer for network in dense for layer in network[1 : -1 - LAYERS_PER_BLOCK])
         work += 2 * rows * sum(layer.products for layer in again)
-    if contrastive and (config.energy in ("dot", "cosine") or (config.energy == "norm" and config.device == "cpu")):
+    if contrastive and config.energy in ("dot", "cosine"):
         work += 3 * 2 * rows * rows * r
 
     def kept(*networks: list[Layer]) -> int:

@@ -116,7 +116,7 @@ class Contrastive(Algorithm):
             with self.numerics.network_precision():
                 phi = state_action_encoder(pairs).float()
             # This rank's rows of the logits of all: each row with every goal.
-            logits = self.networks.scale * losses.pairwise_energy(phi, ranks.gather(psi), config.energy, first)
+            logits = self.networks.scale * losses.pairwise_energy(phi, ranks.gather(psi), config.energy)
             logsumexp, further = logits.logsumexp(1), torch.zeros((), device=pairs.device)
             if weight and of_commanded is not None:
                 others = self.networks.scale * losses.energy(phi, self.of_next_row(of_commanded), config.energy)

@@ -1,10 +1,12 @@
-//! Python binding of `crl-replay`: check, detach, call, convert.
+//! Python binding of `crl-replay` and `crl-kernels`: check, detach, call, convert.
 //!
 //! Nothing is decided here: `crl.buffer` checks arguments, and lengths are checked again below.
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands arguments over by value.
 
 mod arrays;
 mod buffer;
+mod kernels;
+
 mod limit;
 mod prefetch;
 mod request;
@@ -66,7 +68,8 @@ fn panic_for_test(py: Python<'_>) -> PyResult<()> {
 mod _core {
     #[pymodule_export]
     use crate::{
-        InternalError, SnapshotError, buffer::Buffer, limit::gather_limit, panic_for_test, prefetch::Prefetch,
+        InternalError, SnapshotError, buffer::Buffer, kernels::distances, kernels::distances_backward,
+        kernels::norm_swish, kernels::norm_swish_backward, limit::gather_limit, panic_for_test, prefetch::Prefetch,
         request::Request, writer::Writer,
     };
 

@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export DIST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz walk docs canary bench bench-buffer bench-smoke wheel package readme-train readme-test ci clean
+.PHONY: help setup build format lint test test-all rust-test loom shuttle tsan asan soak fuzz walk docs gallery canary bench bench-buffer bench-smoke wheel package readme-train readme-test ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +89,9 @@ walk: setup  ## STEPS (1e6) random steps in every environment: finite, and no ro
 
 docs: setup  ## docs/environments.md and its pictures, out of what the environments say of themselves
 	$(BIN)/python docs/environments.py --pictures
+
+gallery: setup  ## the pictures of docs/gallery.md, by the commands that stand there
+	$(BIN)/python docs/gallery.py
 
 canary: setup  ## what the installed MuJoCo makes of every environment, as what is expected of that release from now on
 	$(BIN)/python -m crl.envs.canary

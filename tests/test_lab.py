@@ -25,7 +25,6 @@ from crl.lab.study import (
     LOSSES,
     PAIRS,
     ROUND,
-    TEMPERATURE,
     Record,
     Settings,
     Study,
@@ -122,8 +121,8 @@ def test_episodes_follow_the_world_and_the_policy() -> None:
 
 def test_policy_is_the_softmax_and_best_moves_its_mode() -> None:
     energies = np.random.default_rng(0).normal(size=(3, 25, 5)).astype(np.float32)
-    expected = torch.softmax(torch.from_numpy(energies) / TEMPERATURE, -1)
-    np.testing.assert_allclose(policy(energies), expected, rtol=1e-4, atol=1e-7)
+    expected = torch.softmax(torch.from_numpy(energies) / 0.3, -1)
+    np.testing.assert_allclose(policy(energies, 0.3), expected, rtol=1e-4, atol=1e-7)
     world = WORLDS["box"]()
     path = best_moves(world, energies)
     for k in range(3):
@@ -179,7 +178,7 @@ def test_an_update_moves_rows_and_keeps_them_of_length_one() -> None:
     generators = [np.random.default_rng(seed) for seed in range(2)]
     table = tabular.Table(world, settings, generators)
     before = table.psi().copy()
-    states, moves = roll_out(world, policy(table.energies()), generators)
+    states, moves = roll_out(world, policy(table.energies(), 0.1), generators)
     table.update(states, moves, generators)
     np.testing.assert_allclose(np.linalg.norm(table.psi(), axis=-1), 1, rtol=1e-5)
     for k in range(2):
@@ -213,7 +212,7 @@ def test_only_the_latest_episodes_are_kept() -> None:
     world = WORLDS["box"]()
     generators = [np.random.default_rng(0)]
     table = tabular.Table(world, Settings(world="box", seeds=1), generators)
-    states, moves = roll_out(world, policy(table.energies()), generators)
+    states, moves = roll_out(world, policy(table.energies(), 0.1), generators)
     for number in range(KEPT // ROUND + 1):
         table.update(np.full_like(states, number % 25), moves, generators)
     assert set(table._episodes[0, :, 0]) == set(range(25))
@@ -241,6 +240,66 @@ def test_initial_tables(command: str) -> None:
     assert c("distance")[far] < 0.6
 
 
+def test_of_two_goals_the_mean_is_served() -> None:
+    """By hand: energies are of the mean itself, what is recorded of its direction."""
+    world = four_rooms()
+    table = tabular.Table(world, Settings(init="random", second_goal="9,6"), [np.random.default_rng(0)])
+    psi = table.psi()[0].astype(np.float64)
+    mean = (psi[world.state(9, 9)] + psi[world.state(9, 6)]) / 2
+    assert np.linalg.norm(mean) < 0.95
+    for state in (world.state(0, 0), world.state(8, 7)):
+        for move, there in enumerate(world.next_state[state]):
+            assert table.energies()[0, state, move] == pytest.approx(psi[there] @ mean, abs=1e-6)
+    np.testing.assert_allclose(table.command()[0], mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_rooms_begin_at_right_angles_and_others_near() -> None:
+    world = four_rooms()
+    plain, _ = tabular.initial(world, Settings(), np.random.default_rng(0))
+    table, vector = tabular.initial(world, Settings(orthogonal="upper-right,goal-room"), np.random.default_rng(0))
+    c = table @ vector
+    for state, (i, j) in enumerate(world.cells.tolist()):
+        if (i < 5 and j > 5) or (i > 5 and j > 5 and state != world.goal):
+            assert abs(c[state]) < 1e-6, (i, j)
+        else:
+            np.testing.assert_array_equal(table[state], plain[state])
+    np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, rtol=1e-5)
+    far, _ = tabular.initial(world, Settings(spread=1.0), np.random.default_rng(0))
+    assert (far @ vector)[world.start] < (plain @ vector)[world.start]
+
+
+def test_a_forced_room_is_seen_by_the_policy_alone() -> None:
+    world = four_rooms()
+    free, forced = (
+        tabular.Table(world, Settings(forced=told), [np.random.default_rng(0)]) for told in ("", "upper-right=-1")
+    )
+    np.testing.assert_array_equal(free.psi(), forced.psi())
+    leads_there = np.array([[i < 5 and j > 5 for i, j in world.cells[there]] for there in world.next_state])
+    assert leads_there.any()
+    np.testing.assert_array_equal(forced.energies()[0][leads_there], -1)
+    np.testing.assert_array_equal(forced.energies()[0][~leads_there], free.energies()[0][~leads_there])
+
+
+def test_a_vector_is_drawn_anew_with_every_update() -> None:
+    study = Study(Settings(goal_command="redrawn-vector", seeds=2, episodes=15), moments=4)
+    while not study.done:
+        study.round()
+    vectors = study.record.command
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, rtol=1e-5)
+    between = np.einsum("kmr,knr->kmn", vectors, vectors)
+    assert (between[:, ~np.eye(4, dtype=bool)] < 0.9).all()
+
+
+def test_steps_of_the_last_tenth_are_counted_by_room_and_goal() -> None:
+    record = studied(second_goal="9,6", episodes=40)
+    world, visits = record.world, record.visits[:, -1].astype(float)
+    found = {statistic.name: statistic.values for statistic in analysis.statistics(record)}
+    near = [[abs(i - 9) + abs(j - 6) <= 1 for i, j in world.cells.tolist()]] * 2
+    np.testing.assert_allclose(found["steps_at_second_goal"], np.where(near, visits, 0).sum(1) / (10 * HORIZON))
+    upper_right = [[i < 5 and j > 5 for i, j in world.cells.tolist()]] * 2
+    np.testing.assert_allclose(found["steps_in_room_1"], np.where(upper_right, visits, 0).sum(1) / (10 * HORIZON))
+
+
 def test_settings_refuse_what_cannot_be() -> None:
     for settings, told in (
         ({"world": "four-room"}, "world must be one of .* 'four-rooms'"),
@@ -248,7 +307,20 @@ def test_settings_refuse_what_cannot_be() -> None:
         ({"loss": "backwards"}, "Did you mean 'backward'"),
         ({"dimension": 1}, "dimension must be at least 2, got 1"),
         ({"episodes": 4}, "episodes must be at least 5, got 4"),
-        ({"neural": True, "init": "distance"}, "leave --neural out"),
+        ({"neural": True, "init": "distance"}, "init distance: of tables alone; leave it out, or --neural"),
+        ({"neural": True, "spread": 0.5, "forced": "upper-right=1"}, "spread, forced: of tables alone"),
+        ({"temperature": 0.0}, "must be above 0, got 0 and 0.2"),
+        (
+            {"second_goal": "5,5"},
+            "expected row and column of a free cell of four rooms, 10 by 10, such as 9,6, got '5,5'",
+        ),
+        ({"second_goal": "9,-1"}, "free cell"),
+        ({"second_goal": "9,10"}, "free cell"),
+        ({"second_goal": "9"}, "free cell"),
+        ({"second_goal": "9,6", "goal_command": "random-vector"}, "second_goal needs goal_command single"),
+        ({"orthogonal": "upper-left"}, "expected rooms among start-room, upper-right, .*, got 'upper-left'"),
+        ({"forced": "goal-room"}, "a cosine, such as upper-right=-1, got 'goal-room'"),
+        ({"forced": "goal-room=2"}, "a cosine"),
     ):
         with pytest.raises(ConfigError, match=told):
             Settings(**settings)  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def test_energies_are_cosines_of_one_hot_rows_columns_and_moves() -> None:
 def test_updates_tell_pairs_apart() -> None:
     """After updates on one round φ of a state and a move agrees better with what followed than with what did not."""
     learner, generators = networks(init="random", seeds=1)
-    states, moves = roll_out(BOX, policy(np.zeros_like(learner.energies())), generators)
+    states, moves = roll_out(BOX, policy(np.zeros_like(learner.energies()), 0.1), generators)
     for _ in range(60):
         learner.update(states, moves, generators)
     with torch.no_grad():

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import TINY, Quiet
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from crl import envs, rendering
 from crl.cli import main
@@ -22,7 +23,17 @@ from crl.envs.point import PointMaze
 from crl.envs.registry import create
 from crl.errors import MissingExtraError
 from crl.paths import draw_paths
-from crl.recording import FRAMES_PER_SECOND, SHEET_COLUMNS, Recording, contact_sheet, frames, record, write_video
+from crl.recording import (
+    BORDER,
+    FRAMES_PER_SECOND,
+    SHEET_COLUMNS,
+    Recording,
+    _tile,
+    contact_sheet,
+    frames,
+    record,
+    write_video,
+)
 from crl.rendering import Scene
 from crl.trainer import train
 
@@ -45,6 +56,28 @@ def greenest(picture: np.ndarray) -> tuple[int, int]:
     green = picture[..., 1].astype(int) - picture[..., [0, 2]].max(axis=-1)
     rows, columns = np.nonzero(green > 30)
     return round(rows.mean()), round(columns.mean())
+
+
+def test_labels_of_a_small_tile_do_not_lie_on_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a tile too narrow for both, the time at which the goal was reached stays, and the distance goes."""
+    drawn: list[tuple[float, float, str]] = []
+    real = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, xy: tuple[float, float], told: str, **how: Any) -> None:
+        drawn.append((xy[0], xy[0] + self.textlength(told, font=how["font"]), told))
+        real(self, xy, told, **how)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    episode = recorded("point_u_maze")
+    episode.success[:] = True
+    words = {}
+    for size in (110, 150, 300):
+        drawn.clear()
+        _tile(episode, SimpleNamespace(draw=lambda *_, size=size: np.zeros((size, size, 3), np.uint8)), 3, 0)
+        (left, right, told), (begins, ends, words[size]) = sorted(drawn)
+        assert 0 <= left <= right < begins < ends <= size + 2 * BORDER
+        assert ("to go" in told, " s" in told) == (size == 300, size > 110)
+    assert all(word.startswith("reached 0.") for word in words.values())
 
 
 # --- episodes ---------------------------------------------------------------------------------------------------------

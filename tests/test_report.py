@@ -129,6 +129,15 @@ def test_names_say_no_more_than_they_must(tmp_path):
     assert list(by_method(runs)) == ["depth 4, width 32", "depth 8, width 64", "depth 4, width 64"]
 
 
+def test_a_run_older_than_a_setting_is_of_the_group_that_has_its_default(tmp_path):
+    older, newer = made(tmp_path / "older"), made(tmp_path / "newer", seed=1)
+    lines = (older / "config.yaml").read_text().splitlines()
+    assert "normalize_observations: false" in lines
+    (older / "config.yaml").write_text("\n".join(line for line in lines if not line.startswith("normalize_")))
+    ((members,),) = (tasks.values() for tasks in by_method([load(older), load(newer)]).values())
+    assert len(members) == 2
+
+
 def test_depths_of_two_tasks_are_two_methods(tmp_path):
     made(tmp_path / "a", env="point_maze", depth=4)
     made(tmp_path / "b", env="reacher", depth=8)

@@ -129,10 +129,14 @@ def _tile(recording: Recording, scene: Scene, moment: int, world: int) -> Pictur
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(FONT_SIZE)
     draw.rectangle((0, 0, tile.width, LABEL - 1), fill=PAPER)
     now = f"{min(moment, length) * dt:.{digits}f} s" + (", ended" if moment > length else "")
-    draw.text((BORDER, 2), f"{now}   {recording.distance[moment, world]:.2f} to go", fill=INK, font=font)
+    left = f"{now}   {recording.distance[moment, world]:.2f} to go"
     if len(at_goal):
         told = f"reached {at_goal[0] * dt:.{digits}f} s"
-        draw.text((tile.width - BORDER - draw.textlength(told, font=font), 2), told, fill=SUCCESS, font=font)
+        start = tile.width - BORDER - draw.textlength(told, font=font)
+        # A small tile has no place for all of it.
+        left = next(text for text in (left, now, "") if BORDER + draw.textlength(f"{text} ", font=font) < start)
+        draw.text((start, 2), told, fill=SUCCESS, font=font)
+    draw.text((BORDER, 2), left, fill=INK, font=font)
     return np.asarray(tile)
 
 

@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 PANEL = 2.9  # inches
 NEAR_FAR = "viridis_r"  # near is bright
 SIGNED = "PuOr_r"  # orange above zero
+BANDS = 20
+"""Colours of a map, each of as many places: what is seen is their order, which alone is compared, on any scale."""
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito's
 DPI = 90
 LOWEST = -1.0
@@ -32,11 +34,24 @@ def figure(rows: int, columns: int, width: float = PANEL, height: float = PANEL)
 
     made = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(made)
-    return made, made.subplots(rows, columns, squeeze=False)
+    panels = made.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.tick_params(labelsize=7)
+        panel.xaxis.label.set_size(8)
+        panel.yaxis.label.set_size(8)
+    return made, panels
+
+
+def bar(drawn: Any, painted: Any, panels: Any, label: str, **how: Any) -> Any:
+    """A colour bar beside `panels`, as small in print as their axes."""
+    made = drawn.colorbar(painted, ax=panels, **how)
+    made.set_label(label, size=8)
+    made.ax.tick_params(labelsize=7)
+    return made
 
 
 def draw_maps(maps: Maps, found: dict[str, list[Estimate]], shown: Sequence[int], picture: Path) -> None:
-    """A goal a row: the shortest path, the Euclidean distance, and what each critic says, with lines of equal value.
+    """A goal a row: the shortest path, the Euclidean distance, and what each critic says, in `BANDS` of equal area.
 
     Args:
         found: the correlations of the maps.
@@ -48,22 +63,28 @@ def draw_maps(maps: Maps, found: dict[str, list[Estimate]], shown: Sequence[int]
         for panel, (name, order) in zip(panels[row], columns.items(), strict=True):
             values = order[number]
             in_metres = name in ("shortest path", EUCLIDEAN)
-            painted = draw_values(panel, maps.ground, values, NEAR_FAR, contours=True)
-            drawn.colorbar(painted, ax=panel, shrink=0.75, label="m" if in_metres else "minus critic")
+            painted = draw_values(panel, maps.ground, values, NEAR_FAR, bands=True)
+            beside = bar(drawn, painted, panel, "distance (m)" if in_metres else "minus critic", shrink=0.75)
+            beside.set_ticks(ends := painted.norm.boundaries[:: BANDS // 4], labels=[f"{end:.3g}" for end in ends])
+            beside.minorticks_off()
             panel.plot(*maps.goals[number, ::-1], marker="*", color=GOAL, markeredgecolor="white", markersize=13)
             told = "" if name == "shortest path" else f"\nSpearman {found[name][number].value:.3f}"
             panel.set_title(f"{name}{told}", fontsize=9)
-    drawn.suptitle("How far each place is from the goal (star); dark is far", fontsize=11)
+    drawn.suptitle(
+        "How far each place is from the goal (star): dark is far; every colour covers equal area", fontsize=11
+    )
     _save(drawn, picture)
 
 
 def draw_values(
-    panel: Any, ground: Ground, values: Floats, colours: str, *, contours: bool = False, limit: float | None = None
+    panel: Any, ground: Ground, values: Floats, colours: str, *, bands: bool = False, limit: float | None = None
 ) -> Any:
     """Values (P,) of the places of a ground as squares between its walls; returns what a colour bar needs.
 
-    Colours reach from -limit to limit, or are those of the values' own range.
+    Colours reach from -limit to limit, or are those of the values' own range: with `bands`, each of equally many.
     """
+    from matplotlib.colors import Normalize
+
     maze, spacing = ground.maze, ground.spacing
     low = -0.5 * maze.cell
     shape = np.rint(np.array(maze.grid.shape) * maze.cell / spacing).astype(np.intp)
@@ -72,15 +93,19 @@ def draw_values(
     image[i, j] = values
     shown = np.ma.masked_invalid(image)
     x, y = (low + spacing * np.arange(count + 1) for count in shape)
-    painted = panel.pcolormesh(y, x, shown, cmap=colours, rasterized=True, vmin=limit and -limit, vmax=limit)
-    if contours and len(np.unique(values[np.isfinite(values)])) > 1:
-        style: dict[str, Any] = {"colors": "white", "linewidths": 0.5, "alpha": 0.8, "linestyles": "solid"}
-        panel.contour(y[:-1] + spacing / 2, x[:-1] + spacing / 2, shown, levels=10, **style)
+    norm = _equal_shares(values) if bands else Normalize(limit and -limit, limit)
+    painted = panel.pcolormesh(y, x, shown, cmap=colours, norm=norm, rasterized=True)
     draw_ground(panel, maze, marks=False)
-    panel.tick_params(labelsize=7)
-    panel.xaxis.label.set_size(8)
-    panel.yaxis.label.set_size(8)
     return painted
+
+
+def _equal_shares(values: Floats) -> Any:
+    """Colours that change at the values' quantiles; those that fall together are moved apart by a trifle."""
+    from matplotlib.colors import BoundaryNorm
+
+    ends = np.quantile(values[np.isfinite(values)], np.linspace(0, 1, BANDS + 1))
+    trifle = max(float(np.ptp(ends)), 1e-6) * 1e-9
+    return BoundaryNorm(ends + trifle * np.arange(len(ends)), 256)
 
 
 def draw_split(
@@ -115,7 +140,7 @@ def draw_split(
         plane.set(xlabel=f"ζ, first axis ({first:.0f} %)", ylabel=f"ζ, second axis ({second:.0f} %)", aspect="equal")
         if ground is None:
             circle.set_title(f"{label}\ngoal {goals[number]}", fontsize=9)
-        drawn.colorbar(painted, ax=row[-1], shrink=0.8, label="c = cos(ψ(s), ψ(goal))")
+        bar(drawn, painted, row[-1], "c = cos(ψ(s), ψ(goal))", shrink=0.8)
     _save(drawn, picture)
 
 
@@ -139,7 +164,7 @@ def draw_embedding(
         )
         column[1].set(xticks=[], yticks=[], xlabel="the same, moved onto a grid")
         if known.any():
-            drawn.colorbar(painted, ax=list(column), shrink=0.6, label=name)
+            bar(drawn, painted, list(column), name, shrink=0.6)
     whole = all(np.isfinite(values).all() for values in colours.values())
     drawn.suptitle(title + ("" if whole else "; grey: never"), fontsize=10)
     _save(drawn, picture)
@@ -156,10 +181,11 @@ def draw_probes(probes: Sequence[Probe], picture: Path) -> None:
             error = [[value - low], [high - value]]
             colour = LINES[0] if trained else "#BBBBBB"
             panel.barh(line, value, xerr=error, color=colour, height=0.7, error_kw={"linewidth": 1})
-            panel.text(1.08, line, f"{probe.r2.value:.2f}", va="center", fontsize=8)
+            cut = "← " if probe.r2.value < LOWEST else ""
+            panel.text(1.04, line, f"{cut}{probe.r2.value:.2f}", va="center", fontsize=8)
         named = [f"{probe.features} ({probe.width})" for probe in shown] if panel is panels[0, 0] else []
         panel.set_yticks(range(len(named)), named, fontsize=8)
-        panel.set(xlabel="R² of the shortest path's length, held out", xlim=(LOWEST, 1.3))
+        panel.set(xlabel="R² of the shortest path's length, held out", xlim=(LOWEST, 1.45))
         panel.axvline(0, color="black", linewidth=0.6)
         panel.set_title(f"held out: {told}", fontsize=9)
         panel.grid(axis="x", alpha=0.3)
@@ -180,7 +206,7 @@ def draw_cosines(cosines: dict[str, Floats], goals: Sequence[str], picture: Path
         panel.set_yticks(middle, goals, fontsize=7)
         panel.set_title(label, fontsize=9)
         panel.set(xlabel="goal; within one, states", ylabel="goal; within one, states")
-    drawn.colorbar(painted, ax=list(panels[0]), shrink=0.7, label="cosine of the critic's gradients")
+    bar(drawn, painted, list(panels[0]), "cosine of the critic's gradients", shrink=0.7)
     _save(drawn, picture)
 
 
@@ -198,8 +224,8 @@ def draw_spectra(spectra: dict[str, dict[str, tuple[Floats, float]]], picture: P
             colour = LINES[number // 2 % len(LINES)]
             panel.plot(np.arange(1, len(shown) + 1), shown, dashed, color=colour, label=f"{label}: {rank:.1f}")
         panel.set(xlabel="number of the singular value", ylabel="singular value over the largest", yscale="log")
-        panel.set_title(f"{name}: singular values, effective rank", fontsize=9)
-        panel.legend(fontsize=7)
+        panel.set_title(name, fontsize=9)
+        panel.legend(fontsize=7, title="effective rank of", title_fontsize=7)
         panel.grid(alpha=0.3)
     _save(drawn, picture)
 

@@ -14,6 +14,9 @@ from crl.bench.measure import Result
 from crl.console import print_table
 from crl.files import whole, write_text
 
+MARKERS = "osD^vPX*<>"
+"""Of the lines of a picture: with their colours, enough to tell ten apart in black and white."""
+
 
 def show(console: Console, results: Sequence[Result]) -> None:
     """Print a table for each benchmark, workload and number of rows, as wide as it needs to be."""
@@ -122,6 +125,8 @@ def draw(path: Path, results: Sequence[Result], benchmark: str, axis: str) -> No
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from crl.report.figures import style
+
     speeds = [result for result in results if result.benchmark == benchmark]
     panels = list(dict.fromkeys((result.workload, result.rows) for result in speeds))
     everybody = list(dict.fromkeys(result.who for result in speeds))
@@ -137,9 +142,13 @@ def draw(path: Path, results: Sequence[Result], benchmark: str, axis: str) -> No
             sizes = [int(x.case.removeprefix(f"{axis} ")) for x in mine]
             if mine:
                 values = [x.value for x in mine]
-                lines[who] = panel.plot(sizes, values, marker="o", color=f"C{number}", label=who)[0]
-                panel.fill_between(sizes, [x.low for x in mine], [x.high for x in mine], color=f"C{number}", alpha=0.2)
-        panel.set(title=f"{workload}, {count:,} rows", xlabel=axis, ylabel=speeds[0].unit)
+                look = style(number)
+                lines[who] = panel.plot(sizes, values, marker=MARKERS[number % len(MARKERS)], label=who, **look)[0]
+                low, high = [x.low for x in mine], [x.high for x in mine]
+                panel.fill_between(sizes, low, high, color=look["color"], alpha=0.18, linewidth=0)
+        panel.set(
+            title=f"{workload}, {count:,} rows", xlabel="batch size" if axis == "batch" else axis, ylabel=speeds[0].unit
+        )
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         panel.grid(alpha=0.3)

@@ -49,11 +49,20 @@ def command() -> None:
 )
 @click.option(
     "--goal-command",
-    type=click.Choice(("single", "random-vector")),
+    type=click.Choice(("single", "random-vector", "redrawn-vector")),
     default="single",
     show_default=True,
-    help="What is commanded all the time: the goal's representation, or one random vector that is no state's.",
+    help="What is commanded all the time: the goal's representation, or one random vector that is no state's, or every "
+    "few episodes another.",
 )
+@click.option("--temperature", type=float, default=0.1, show_default=True, help="Of the softmax that draws moves.")
+@click.option("--spread", type=float, default=0.2, show_default=True, help="How far from the goal's they begin.")
+@click.option("--second-goal", default="", metavar="ROW,COLUMN",
+              help="Command the mean of the goal's representation and of this cell's. [one goal]")  # fmt: skip
+@click.option("--orthogonal", default="", metavar="ROOM,...",
+              help="Rooms that begin at right angles to the goal's representation. [none]")  # fmt: skip
+@click.option("--forced", default="", metavar="ROOM=C,...",
+              help="Rooms whose c the policy takes for this, whatever is learnt. [none]")  # fmt: skip
 @click.option("--neural", is_flag=True, help="Two networks of one-hot rows and columns in place of a table.")
 @click.option("--seeds", type=int, default=10, show_default=True, help="Learners beside each other.")
 @click.option("--first-seed", type=int, default=0, show_default=True, help="Seed of the first; the others follow.")
@@ -68,6 +77,11 @@ def four_rooms(
     dimension: int,
     loss: str,
     goal_command: str,
+    temperature: float,
+    spread: float,
+    second_goal: str,
+    orthogonal: str,
+    forced: str,
     neural: bool,
     seeds: int,
     first_seed: int,
@@ -92,6 +106,11 @@ def four_rooms(
             dimension=dimension,
             loss=loss,
             goal_command=goal_command,
+            temperature=temperature,
+            spread=spread,
+            second_goal=second_goal,
+            orthogonal=orthogonal,
+            forced=forced,
             neural=neural,
             seeds=seeds,
             episodes=episodes,

@@ -168,6 +168,10 @@ def statistics(record: Record) -> list[Statistic]:
             change = c[k, end] - c[k, m + c[k, m:].mean(1).argmin()]
             since_on[k], since_off[k] = change[on & others].mean(), change[~on & others].mean()
     greedy = world.near_goal[record.greedy_path[:, end]].any(1)
+    latest = record.visits[:, -max(1, end // 10) :].sum(1)
+    latest = latest / latest.sum(1, keepdims=True)
+    second = record.settings.second
+    goals = {"goal": world.goal} if second is None else {"goal": world.goal, "second_goal": second}
     return [
         Statistic("first_reached", _episodes(reached), "episode that first came to the goal"),
         Statistic("half_found", _episodes(half), f"episode in which the success average first exceeds {HALF}"),
@@ -194,6 +198,14 @@ def statistics(record: Record) -> list[Statistic]:
         ),
         Statistic("rise_off_path_since_lowest", since_off, "the same of all other states"),
         Statistic("distance_order", order, "rank correlation over states of their first visit and their distance"),
+        *(
+            Statistic(f"steps_at_{name}", latest[:, world.near(goal)].sum(1), "share of the last tenth's steps there")
+            for name, goal in goals.items()
+        ),
+        *(
+            Statistic(f"steps_in_room_{number}", latest[:, world.room == number].sum(1), f"the same in the {name}")
+            for number, name in enumerate(world.rooms)
+        ),
         *(
             Statistic(
                 f"first_in_room_{number}", _first_in_room(record, number), f"episode that first came to the {name}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crl.files import write_text
 from crl.lab.analysis import over_time, room_shares, statistics, success
-from crl.lab.study import TEMPERATURE, Record
+from crl.lab.study import Record
 
 STEPS = 32767
 """Coordinates from -1 to 1 are written as whole numbers from -STEPS to STEPS."""
@@ -25,7 +25,7 @@ def write_page(path: Path, records: Sequence[Record], command: str) -> None:
     world = records[0].world
     data = {
         "command": command,
-        "temperature": TEMPERATURE,
+        "temperature": records[0].settings.temperature,
         "world": {
             "name": world.name,
             "shape": world.grid.shape,

@@ -18,7 +18,7 @@ from crl.lab.study import Floats, Ints, Record
 ROOMS, DOOR = ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), "#8c8c8c"
 TRAIL, WALL = "#D55E00", "#4D4D4D"
 MARKERS = ("o", "^", "s", "D")
-COLOURS = "cividis"
+COLOURS = "viridis"  # no grey in it, which walls are
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Of all episodes: when maps are shown."""
 PANEL = 2.7  # inches

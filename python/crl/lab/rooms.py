@@ -78,7 +78,11 @@ class World:
     @cached_property
     def near_goal(self) -> NDArray[np.bool_]:
         """(S,) where an episode succeeds."""
-        near: NDArray[np.bool_] = np.abs(self.cells - self.cells[self.goal]).sum(1) <= NEAR
+        return self.near(self.goal)
+
+    def near(self, state: int) -> NDArray[np.bool_]:
+        """(S,) which states are so near to one that an episode would succeed."""
+        near: NDArray[np.bool_] = np.abs(self.cells - self.cells[state]).sum(1) <= NEAR
         return near
 
     @cached_property

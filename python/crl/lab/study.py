@@ -22,15 +22,13 @@ from crl.lab.rooms import WORLDS, World
 INITS = ("symmetric", "random", "distance")
 LOSSES = {"backward": "backward_infonce", "forward": "forward_infonce", "both": "symmetric_infonce"}
 """Each with what `crl.losses.contrastive_loss` calls it."""
-GOAL_COMMANDS = ("single", "random-vector")
+GOAL_COMMANDS = ("single", "random-vector", "redrawn-vector")
 
 # Bastankhah et al. (2025), the program for tables.
 HORIZON = 100
 """Steps of an episode, T; reaching the goal does not end it."""
 ROUND = 5
 """Episodes between two updates."""
-TEMPERATURE = 0.1
-"""Moves are drawn from a softmax of energies over this."""
 KEPT = 1000
 """Latest episodes that updates draw from."""
 PAIRS = 128
@@ -52,6 +50,16 @@ class Settings:
     loss: str = "backward"
     goal_command: str = "single"
     neural: bool = False
+    temperature: float = 0.1
+    """Moves are drawn from a softmax of energies over this."""
+    spread: float = 0.2
+    """How far from ψ(g) states begin, in units of 0.1 a dimension."""
+    second_goal: str = ""
+    """Row and column of another goal: what is commanded is the mean of both goals' representations."""
+    orthogonal: str = ""
+    """Rooms whose states begin at right angles to ψ(g)."""
+    forced: str = ""
+    """Rooms and what the policy takes c of their states for, whatever is learnt: "upper-right=-1"."""
     seeds: int = 10
     episodes: int = 50_000
     first_seed: int = 0
@@ -68,18 +76,88 @@ class Settings:
         for name, least in (("dimension", 2), ("seeds", 1), ("episodes", ROUND), ("first_seed", 0)):
             if (value := getattr(self, name)) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}.")
-        if self.neural and self.init == "distance":
-            raise ConfigError("init distance is one of tables: leave --neural out, or choose symmetric or random.")
+        if not (self.temperature > 0 and self.spread > 0):
+            raise ConfigError(f"temperature and spread must be above 0, got {self.temperature:g} and {self.spread:g}.")
+        of_tables = {
+            "init distance": self.init == "distance",
+            "goal_command redrawn-vector": self.goal_command == "redrawn-vector",
+            **{name: getattr(self, name) != SETTINGS[name].default for name in OF_TABLES},
+        }
+        if self.neural and (given := [name for name, chosen in of_tables.items() if chosen]):
+            raise ConfigError(f"{', '.join(given)}: of tables alone; leave it out, or --neural.")
+        if self.second_goal and self.goal_command != "single":
+            raise ConfigError(
+                f"second_goal needs goal_command single, got {self.goal_command}: its vector is no goal's."
+            )
+        _ = self.second, self.orthogonal_rooms, self.forced_c
 
     @property
     def rounds(self) -> int:
         """Updates: of the last episodes, if they are fewer than a round's, none is made."""
         return self.episodes // ROUND
 
+    @property
+    def second(self) -> int | None:
+        """The state of the second goal."""
+        if not self.second_goal:
+            return None
+        world = WORLDS[self.world]()
+        try:
+            row, column = (int(part) for part in self.second_goal.split(","))
+            if min(row, column) < 0 or (state := world.number[row, column]) < 0:
+                raise IndexError
+        except (ValueError, IndexError):
+            raise ConfigError(
+                f"second_goal: expected row and column of a free cell of {world.name}, such as 9,6, got "
+                f"{self.second_goal!r}."
+            ) from None
+        return int(state)
+
+    @property
+    def orthogonal_rooms(self) -> list[int]:
+        """Numbers of the rooms."""
+        return [self._room("orthogonal", name) for name in self.orthogonal.split(",") if name]
+
+    @property
+    def forced_c(self) -> dict[int, float]:
+        """c by the number of the room."""
+        found = {}
+        for part in filter(None, self.forced.split(",")):
+            name, _, value = part.partition("=")
+            try:
+                found[self._room("forced", name)] = c = float(value)
+                if not -1 <= c <= 1:
+                    raise ValueError
+            except ConfigError:
+                raise
+            except ValueError:
+                raise ConfigError(
+                    f"forced: expected rooms with a cosine, such as upper-right=-1, got {self.forced!r}."
+                ) from None
+        return found
+
+    def _room(self, setting: str, name: str) -> int:
+        known = [room.replace(" ", "-") for room in WORLDS[self.world]().rooms]
+        if name not in known:
+            raise ConfigError(
+                f"{setting}: expected rooms among {', '.join(known)}, got {name!r}.{nearest(name, known)}"
+            )
+        return known.index(name)
+
     def __str__(self) -> str:
         kind = "networks" if self.neural else "table"
-        command = "" if self.goal_command == "single" else ", random vector commanded"
-        return f"{WORLDS[self.world]().name}: {self.init} initialisation, {kind} of {self.dimension}{command}"
+        told = [f"{WORLDS[self.world]().name}: {self.init} initialisation", f"{kind} of {self.dimension}"]
+        if self.goal_command != "single":
+            told.append(f"{self.goal_command.replace('-', ' ')} commanded")
+        for name in ("temperature", *OF_TABLES):
+            if (value := getattr(self, name)) != SETTINGS[name].default:
+                told.append(f"{name.replace('_', ' ')} {value}")
+        return ", ".join(told)
+
+
+SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
+OF_TABLES = ("spread", "second_goal", "orthogonal", "forced")
+"""Settings that networks have not."""
 
 
 class Learner(Protocol):
@@ -226,7 +304,7 @@ class Study:
         """Play `ROUND` episodes with each seed, then let it learn once."""
         record, world, number = self.record, self.world, self.record.rounds_done
         energies = self.learner.energies()
-        episodes, moves = roll_out(world, policy(energies), self._generators)
+        episodes, moves = roll_out(world, policy(energies, self.settings.temperature), self._generators)
         if number == 0:
             self._keep(energies, episodes[:, 0])
         first, last = ROUND * number, ROUND * (number + 1)
@@ -264,9 +342,9 @@ class Study:
         record.moments += 1
 
 
-def policy(energies: Floats) -> Floats:
-    """(K, S, 5) energies -> (K, S, 5) probabilities of the moves: their softmax over `TEMPERATURE`."""
-    scaled = (energies - energies.max(-1, keepdims=True)) / TEMPERATURE
+def policy(energies: Floats, temperature: float) -> Floats:
+    """(K, S, 5) energies -> (K, S, 5) probabilities of the moves: their softmax over `temperature`."""
+    scaled = (energies - energies.max(-1, keepdims=True)) / temperature
     weight = np.exp(scaled)
     probabilities: Floats = weight / weight.sum(-1, keepdims=True)
     return probabilities

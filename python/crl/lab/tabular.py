@@ -13,8 +13,8 @@ from crl.lab.study import GAMMA, HORIZON, KEPT, PAIRS, Floats, Ints, Settings
 
 LEARNING_RATE = 1e-3
 """Of the sum, not the mean, of the pairs' losses."""
-NEAR_SPREAD, FAR_SPREAD, STEEPNESS = 0.2, 5.0, 100
-"""In units of 0.1 a dimension: how far from ψ(g) states begin, and, by distance, those far away."""
+FAR_SPREAD, STEEPNESS = 5.0, 100
+"""In units of 0.1 a dimension: how far from ψ(g) states far away begin, by distance."""
 
 
 class Table:
@@ -24,7 +24,8 @@ class Table:
     """
 
     def __init__(self, world: World, settings: Settings, generators: list[np.random.Generator]) -> None:
-        self._world, self._settings = world, settings
+        self._world, self._settings, self._forced = world, settings, settings.forced_c
+        self._goals = [world.goal] if (second := settings.second) is None else [world.goal, second]
         begun = [initial(world, settings, generator) for generator in generators]
         self._psi = np.stack([table for table, _ in begun])
         self._vector = np.stack([vector for _, vector in begun])
@@ -35,11 +36,21 @@ class Table:
         return self._psi
 
     def command(self) -> Floats:
-        return self._vector if self._settings.goal_command == "random-vector" else self._psi[:, self._world.goal]
+        served = self._served()
+        return served if len(self._goals) == 1 else served / np.linalg.norm(served, axis=-1, keepdims=True)
 
     def energies(self) -> Floats:
-        c = (self._psi @ self.command()[..., None])[..., 0]
+        c = (self._psi @ self._served()[..., None])[..., 0]
+        for room, value in self._forced.items():
+            c[:, self._world.room == room] = value
         return c[:, self._world.next_state]
+
+    def _served(self) -> Floats:
+        """(K, R) what moves are to serve: of two goals the mean, which is shorter than 1."""
+        if self._settings.goal_command != "single":
+            return self._vector
+        served: Floats = self._psi[:, self._goals].mean(1)
+        return served
 
     def update(self, states: Ints, moves: Ints, generators: list[np.random.Generator]) -> None:
         last = self._count + states.shape[1]
@@ -48,13 +59,17 @@ class Table:
         anchor, future = draw_pairs(self._episodes[:, : min(last, KEPT)], generators)
         self._psi = self._psi + LEARNING_RATE * descent(self._psi, anchor, future, self._settings.loss)
         self._psi /= np.linalg.norm(self._psi, axis=-1, keepdims=True)
+        if self._settings.goal_command == "redrawn-vector":
+            drawn = np.stack([generator.standard_normal(self._settings.dimension) for generator in generators])
+            self._vector = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
 def initial(world: World, settings: Settings, generator: np.random.Generator) -> tuple[Floats, Floats]:
     """A table (S, R) of unit rows, and the vector (R,) that states begin near: ψ(g), or a random one where commanded.
 
-    `symmetric`: that vector of length 1, plus noise of standard deviation 0.1 * 0.2 in each entry; `distance`: more
-    noise the further from the goal, 0.2 + 4.8 (d / d_max)^100 for 0.2, d straight through walls; `random`: noise alone.
+    `symmetric`: that vector of length 1, plus noise of standard deviation 0.1 * spread in each entry; `distance`: more
+    noise the further from the goal, spread + (5 - spread) (d / d_max)^100, d straight through walls; `random`: noise
+    alone. In rooms that are to be orthogonal, what noise is left at right angles to the vector.
     """
     vector = generator.standard_normal(settings.dimension)
     vector /= np.linalg.norm(vector)
@@ -62,8 +77,10 @@ def initial(world: World, settings: Settings, generator: np.random.Generator) ->
     if settings.init != "random":
         distance = np.linalg.norm(world.cells - world.cells[world.goal], axis=1)
         far = (distance / np.hypot(*np.subtract(world.grid.shape, 1))) ** STEEPNESS
-        spread = NEAR_SPREAD + (FAR_SPREAD - NEAR_SPREAD) * (far if settings.init == "distance" else 0 * far)
+        spread = settings.spread + (FAR_SPREAD - settings.spread) * (far if settings.init == "distance" else 0 * far)
         table = vector + 0.1 * spread[:, None] * table
+    aside = np.isin(world.room, settings.orthogonal_rooms)
+    table[aside] -= np.outer(table[aside] @ vector, vector)
     if settings.goal_command == "single":
         table[world.goal] = vector
     table /= np.linalg.norm(table, axis=1, keepdims=True)

@@ -94,7 +94,8 @@ def draw_curves(
             for at, values in (faint or {}).get(title, {}).get(name, ()):
                 panel.plot(at * SCALE.get(x, 1), values, color=look["color"], linewidth=0.6, alpha=0.45, zorder=1.5)
             _draw_curve(panel, curve, SCALE.get(x, 1), look)
-        panel.set(title=title, xlabel=label(x), ylabel=label(y))
+        panel.set(xlabel=label(x), ylabel=label(y))
+        panel.set_title("" if title == label(y) else title, fontsize=10)
         if x in ("env_steps", "updates"):
             panel.xaxis.set_major_formatter(EngFormatter(sep="\N{THIN SPACE}"))
             panel.xaxis.set_major_locator(MaxNLocator(6))
@@ -132,14 +133,15 @@ def draw_estimates(
     """
     shown = list(next(iter(panels.values())))
     widest = max(map(len, shown))
-    figure, axes = _figure(len(panels), len(panels), (2.3, 0.5 + 0.32 * len(shown)), 0.075 * widest)
+    figure, axes = _figure(len(panels), len(panels), (2.3, 0.5 + 0.32 * len(shown)), 0.085 * widest)
     for number, (panel, (title, estimates)) in enumerate(zip(axes, panels.items(), strict=True)):
         for row, (name, (value, low, high)) in enumerate(estimates.items()):
             colour = style(names.index(name))["color"] if names else COLOURS[0]
             if low is not None and high is not None:
                 panel.barh(row, high - low, left=low, height=0.55, color=colour, alpha=0.3)
             panel.plot([value, value], [row - 0.27, row + 0.27], color=colour, linewidth=2.4, solid_capstyle="butt")
-        panel.set(title=title, ylim=(len(shown) - 0.5, -0.5))
+        panel.set(ylim=(len(shown) - 0.5, -0.5))
+        panel.set_title(title, fontsize=10)
         panel.set_yticks(range(len(shown)), shown if not number else [""] * len(shown))
         panel.tick_params(axis="y", length=0)
         panel.grid(False, axis="y")
@@ -184,7 +186,6 @@ def _figure(count: int, columns: int, size: tuple[float, float] = PANEL, beside:
     for panel in axes[:count]:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.title.set_fontsize(10)
     for unused in axes[count:]:
         unused.remove()
     return figure, axes[:count]

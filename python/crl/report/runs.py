@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crl.config import from_mapping, read_settings, to_mapping
 from crl.errors import CheckpointError, ConfigError
 from crl.metrics import read_metrics
-from crl.presets import RECIPES
+from crl.presets import DEFAULTS, RECIPES
 
 NOT_COMPARED = ("run_dir", "device", "num_threads", "keep_checkpoints")
 """Settings in which runs of the same experiment may differ."""
@@ -105,10 +105,12 @@ def load(path: Path) -> Run:
     if not path.is_dir():
         raise CheckpointError(f"{path} cannot be read: no such directory.")
     try:
-        settings = to_mapping(from_mapping(read_settings(path / "config.yaml")))
+        written = read_settings(path / "config.yaml")
+        settings = to_mapping(from_mapping(written))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-    return Run(path, settings, read_metrics(path / "metrics.csv"))
+    older = {key: value for key, value in DEFAULTS.items() if key not in written}  # than these settings
+    return Run(path, {**settings, **older}, read_metrics(path / "metrics.csv"))
 
 
 def apart(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -190,7 +192,6 @@ def names(runs: Sequence[Run], keys: Sequence[str], must_differ: Any) -> list[st
     for count in range(min(len(ordered), 4) + 1):
         for chosen in itertools.combinations(ordered, count):
             if functools.reduce(operator.or_, (told_apart[key] for key in chosen), 0) == (1 << len(pairs)) - 1:
-                inorder = [key for key in keys if key in chosen]
-                told = [", ".join(f"{key} {run.settings[key]}" for key in inorder) for run in runs]
+                told = [", ".join(f"{key} {run.settings[key]}" for key in chosen) for run in runs]
                 return told if all(len(text) <= LONGEST_NAME for text in told) else None
     return None

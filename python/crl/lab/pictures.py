@@ -137,7 +137,7 @@ def _draw_map(panel: Any, world: World, c: Floats, path: NDArray[np.int16]) -> A
     panel.set_facecolor(WALL)
     middle = float(np.nanmean(image))
     spread = max(float(np.nanmax(image) - np.nanmin(image)), 0.01)
-    low, high = (np.nanmin(image), np.nanmax(image)) if spread > 0.01 else (middle - 0.005, middle + 0.005)
+    low, high = (np.nanmin(image), np.nanmax(image)) if spread > 0.01 else (middle - 0.005, min(middle + 0.005, 1))
     drawn = panel.imshow(image, cmap=COLOURS, vmin=low, vmax=high)
     turn = 2.4 * np.arange(len(path))
     places = world.cells[path] + 0.18 * np.stack((np.sin(turn), np.cos(turn)), 1)

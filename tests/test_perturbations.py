@@ -102,6 +102,17 @@ def test_a_model_is_what_the_compiler_would_have_made():
     assert not np.allclose(ours.dof_invweight0, model().dof_invweight0)
 
 
+def test_welds_that_an_environment_has_set_itself_stay():
+    text = """<mujoco><worldbody>
+      <body name="hand" mocap="true"/><body name="arm" pos="1 2 3"><freejoint/><geom size=".1"/></body>
+    </worldbody><equality><weld body1="hand" body2="arm"/></equality></mujoco>"""
+    ours = mujoco.MjModel.from_xml_string(text)
+    ours.eq_data[0, 3:10] = [0, 0, 0, 1, 0, 0, 0]  # the arm is to be where the hand is, as Fetch's is
+    before = ours.eq_data.copy()
+    perturbations.perturb(ours, Perturbation(mass=2), "arm")
+    np.testing.assert_array_equal(ours.eq_data, before)
+
+
 def test_friction_of_pairs_and_no_other_model():
     ours = perturbed("arm_push_easy", friction=2).model
     plain = envs.make("arm_push_easy", 1, num_threads=1).model

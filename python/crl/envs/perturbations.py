@@ -254,7 +254,9 @@ def perturb(model: Any, perturbation: Perturbation, name: str) -> None:
     if perturbation.mass != 1:
         model.body_mass *= perturbation.mass
         model.body_inertia *= perturbation.mass
-        mujoco.mj_setConst(model, mujoco.MjData(model))  # what the compiler has derived of them
+        welds = model.eq_data.copy()  # which robots led by a mocap body set themselves
+        mujoco.mj_setConst(model, mujoco.MjData(model))  # what the compiler has derived of masses, and of welds
+        model.eq_data[:] = welds
 
 
 def _has_friction(model: Any) -> bool:

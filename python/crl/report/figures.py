@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ SCALE = {"wall_time": 1 / 60}
 """What a column is multiplied by, to be in the unit of its label."""
 PANEL = (4.6, 3.1)  # inches
 MOST_COLUMNS = 3
+TITLE_WIDTH = 48  # characters over a panel
 
 
 def label(name: str) -> str:
@@ -95,7 +97,7 @@ def draw_curves(
                 panel.plot(at * SCALE.get(x, 1), values, color=look["color"], linewidth=0.6, alpha=0.45, zorder=1.5)
             _draw_curve(panel, curve, SCALE.get(x, 1), look)
         panel.set(xlabel=label(x), ylabel=label(y))
-        panel.set_title("" if title == label(y) else title, fontsize=10)
+        panel.set_title("" if title == label(y) else _in_lines(title), fontsize=10)
         if x in ("env_steps", "updates"):
             panel.xaxis.set_major_formatter(EngFormatter(sep="\N{THIN SPACE}"))
             panel.xaxis.set_major_locator(MaxNLocator(6))
@@ -141,7 +143,7 @@ def draw_estimates(
                 panel.barh(row, high - low, left=low, height=0.55, color=colour, alpha=0.3)
             panel.plot([value, value], [row - 0.27, row + 0.27], color=colour, linewidth=2.4, solid_capstyle="butt")
         panel.set(ylim=(len(shown) - 0.5, -0.5))
-        panel.set_title(title, fontsize=10)
+        panel.set_title(_in_lines(title), fontsize=10)
         panel.set_yticks(range(len(shown)), shown if not number else [""] * len(shown))
         panel.tick_params(axis="y", length=0)
         panel.grid(False, axis="y")
@@ -189,6 +191,11 @@ def _figure(count: int, columns: int, size: tuple[float, float] = PANEL, beside:
     for unused in axes[count:]:
         unused.remove()
     return figure, axes[:count]
+
+
+def _in_lines(title: str) -> str:
+    """A title in as many lines as it needs, lest it run into the next panel's."""
+    return textwrap.fill(title, TITLE_WIDTH)
 
 
 def _draw_curve(panel: Any, curve: Curve, scale: float, look: Mapping[str, Any]) -> None:

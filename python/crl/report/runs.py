@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,11 +89,17 @@ def directories(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise CheckpointError(f"{path} cannot be read: no such directory.")
-        inside = [] if is_run(path) else sorted(child for child in path.iterdir() if child.is_dir() and is_run(child))
+        children = [] if is_run(path) else [child for child in path.iterdir() if child.is_dir() and is_run(child)]
+        inside = sorted(children, key=_numbers_as_such)
         if not inside and not is_run(path):
             raise CheckpointError(f"{path} is no run, and has none in it: there is no config.yaml.")
         found += inside or [path]
     return list(dict.fromkeys(found))
+
+
+def _numbers_as_such(path: Path) -> list[str | int]:
+    """What to sort by, so that 8 comes before 32: words and numbers in turn."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split("([0-9]+)", path.name))]
 
 
 def is_run(path: Path) -> bool:

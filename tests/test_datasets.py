@@ -164,7 +164,9 @@ def test_a_run_from_a_file(offline: Offline) -> None:
     assert "speed/env_steps_per_second" not in config_free(result.run_dir)[0]
     saved = checkpoint.complete(result.run_dir)
     assert [path.name for path in saved] == ["step_20", "step_40"]
-    assert {path.name for path in saved[-1].iterdir()} == {"agent.safetensors", "state.json", "MANIFEST.json"}
+    assert {path.name for path in saved[-1].iterdir()} == {
+        *("agent.safetensors", "exploration.safetensors", "state.json", "MANIFEST.json")
+    }
     told = reporter.text()
     assert "4/40 updates | critic " in told
     assert "eval at 20 updates: success " in told

@@ -252,9 +252,9 @@ def probe_run(
 
     Arguments and errors are those of `evaluate_run`; and ConfigError where the environment is no maze.
     """
-    settings = _evaluated(Path(run_dir), changes)
-    probes.check(settings.eval_env, settings.eval_env_kwargs)
     with _evaluating(run_dir, seed, perturbation, changes) as (policy, env):
+        settings = _evaluated(Path(run_dir), changes)
+        probes.check(settings.eval_env, settings.eval_env_kwargs)
         return probe(policy, env, seed=seed)
 
 

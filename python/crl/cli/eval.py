@@ -66,7 +66,8 @@ def command(
     }
     given = {name: value for name, value in changes.items() if value is not None}
     perturbations = [Perturbation.parse(text) for text in perturbed]
-    check_perturbations(run, perturbations, **given)
+    if perturbations:
+        check_perturbations(run, perturbations, **given)
     evaluated = partial(evaluate_run, run, seed=seed, deterministic=not stochastic, **given)
     probed = probe_run(run, seed=seed, **given) if probes else None
     outcome = evaluated()

@@ -272,10 +272,11 @@ def _has_friction(model: Any) -> bool:
 
 
 class _Place(NamedTuple):
-    """Where along the floor something is: by which entries of qpos it is moved, a metre a unit, and its body."""
+    """Where along the floor something is: by which entries of qpos it is moved, a metre a unit; its body; all walls."""
 
     entries: list[int]
     body: int
+    walls: list[int]
 
     @classmethod
     def of(cls, model: Any) -> _Place | None:
@@ -284,6 +285,7 @@ class _Place(NamedTuple):
 
         data = mujoco.MjData(model)
         mujoco.mj_kinematics(model, data)
+        walls = [geom for geom in range(model.ngeom) if model.geom(geom).name.startswith("wall")]
         for body in range(1, model.nbody):
             if model.body_weldid[model.body_parentid[body]] != 0:
                 continue  # a part of something, as fingers are
@@ -291,14 +293,14 @@ class _Place(NamedTuple):
             first = [int(model.jnt_qposadr[joint]) for joint in joints]
             types = [model.jnt_type[joint] for joint in joints]
             if types[:1] == [mujoco.mjtJoint.mjJNT_FREE]:
-                return cls([first[0], first[0] + 1], body)
+                return cls([first[0], first[0] + 1], body, walls)
             axes = {
                 entry: data.xaxis[joint]
                 for entry, joint, kind in zip(first, joints, types, strict=True)
                 if kind == mujoco.mjtJoint.mjJNT_SLIDE and abs(data.xaxis[joint][2]) < 1e-6
             }
             if len(axes) == 2 and abs(np.dot(*axes.values())) < 1e-6:
-                return cls(list(axes), body)
+                return cls(list(axes), body, walls)
         return None
 
     def depth(self, model: Any, qpos: Array) -> float:
@@ -311,10 +313,9 @@ class _Place(NamedTuple):
         mujoco.mj_collision(model, data)
         limited = (model.jnt_type == mujoco.mjtJoint.mjJNT_SLIDE) & model.jnt_limited.astype(bool)
         place, bounds = qpos[model.jnt_qposadr[limited]], model.jnt_range[limited].T
-        walls = [geom for geom in range(model.ngeom) if model.geom(geom).name.startswith("wall")]
-        if walls:
+        if self.walls:
             place = np.concatenate((place, data.xpos[self.body][:2]))
-            centres, sizes = model.geom_pos[walls, :2], model.geom_size[walls, :2]
+            centres, sizes = model.geom_pos[self.walls, :2], model.geom_size[self.walls, :2]
             around = np.stack(((centres - sizes).min(axis=0), (centres + sizes).max(axis=0)))
             bounds = np.concatenate((bounds, around), axis=1)
         if ((place < bounds[0]) | (place > bounds[1])).any():

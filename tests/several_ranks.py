@@ -6,7 +6,7 @@ All of it in one process, as starting one costs more than what it does here. In 
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +15,13 @@ import safetensors.torch
 import short_crl
 import torch
 from conftest import TINY, Quiet
-from test_agent import Batch, Config, Spec, make_batch
+from test_agent import Config, Spec
+from test_commanded_negatives import KINDS as AGAINST_COMMANDED
+from test_commanded_negatives import Commanded
+from test_commanded_negatives import batch as commanded_batch
+from test_datasets import SIZES, walked
 
-from crl import envs, losses, trainer
+from crl import datasets, envs, losses, trainer
 from crl.agent import Agent
 from crl.config import TrainConfig
 from crl.ranks import join
@@ -25,12 +29,21 @@ from crl.trainer import Trainer, train
 
 ROWS = 256
 ACTOR_GOALS = ("future", "random", "mixture")
-KINDS = [(loss, goals) for loss in losses.CONTRASTIVE_LOSSES for goals in ACTOR_GOALS]
+KINDS = [
+    *((loss, goals, 0.0) for loss in losses.CONTRASTIVE_LOSSES for goals in ACTOR_GOALS),
+    *((loss, "commanded", 0.3) for loss in AGAINST_COMMANDED),
+]
+"""Objectives, the actor's goals, the weight of commanded goals as negatives."""
 STOP_AFTER = 18
 """Updates: within a round of 4."""
 
 
-def learnt(agent: Agent, batch: Batch) -> dict[str, torch.Tensor]:
+def make_agent(kind: tuple[str, str, float], **options: Any) -> Agent:
+    loss, goals, weight = kind
+    return Agent(Spec(), Config(objective=loss, actor_goals=goals, commanded_negatives=weight), **options)
+
+
+def learnt(agent: Agent, batch: Commanded) -> dict[str, torch.Tensor]:
     """The gradient of an update on `batch`, and what the update measured."""
     metrics = agent.update(batch)
     return {**{name: p.grad for name, p in agent._parameters.items() if p.grad is not None}, **metrics}
@@ -80,21 +93,30 @@ def full(path: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    def start(name: str, kind: type[Trainer] = Recording, stop_after: int = 0, **changes: Any) -> Any:
+    def start(
+        name: str,
+        kind: type[Trainer] = Recording,
+        stop_after: int = 0,
+        sized: Mapping[str, Any] = TINY,
+        **changes: Any,
+    ) -> Any:
         reporter = Quiet()
         reporter.stop_when = lambda progress: progress.updates == stop_after and os.environ["RANK"] == "1"
         trainer.Trainer = kind  # type: ignore[misc]
-        settings = TrainConfig(**{**TINY, "num_eval_episodes": 6, **changes}, run_dir=str(folder / name))
+        settings = TrainConfig(**{**sized, "num_eval_episodes": 6, **changes}, run_dir=str(folder / name))
         return train(settings, reporter=reporter, stop=reporter.stop)
 
     envs.register(short_crl.NAME, short_crl.make)
-    batch = make_batch(rows=ROWS)
+    own = commanded_batch(rows=ROWS)
     with join() as ranks:
-        for loss, goals in KINDS:
-            agent = Agent(Spec(), Config(objective=loss, actor_goals=goals), ranks=ranks)
-            own = Batch(ranks.own(batch.observation), ranks.own(batch.action), ranks.own(batch.goal))
-            path = folder / f"{loss}-{goals}.rank{ranks.rank}.safetensors"
-            safetensors.torch.save_file({name: x.contiguous() for name, x in learnt(agent, own).items()}, path)
+        for name, column in vars(own).items():
+            setattr(own, name, ranks.own(column))
+        for kind in KINDS:
+            found = learnt(make_agent(kind, ranks=ranks), own)
+            path = folder / f"{kind[0]}-{kind[1]}.rank{ranks.rank}.safetensors"
+            safetensors.torch.save_file({name: x.contiguous() for name, x in found.items()}, path)
+        if ranks.rank == 0:
+            datasets.write(folder / "walks.safetensors", walked(), env=short_crl.NAME, env_options={})
 
     mixed = {"objective": "symmetric_infonce", "actor_goals": "mixture", "num_action_candidates": 2}
     result = start("straight", **mixed)
@@ -103,6 +125,13 @@ def main(folder: Path) -> None:
     result = start("stopped", stop_after=STOP_AFTER, **mixed)
     report(folder, "stopped", [result.updates, result.interrupted])
     train(resume=folder / "stopped", reporter=Quiet())
+
+    offline = {"dataset": str(folder / "walks.safetensors")}
+    result = start("offline", sized=SIZES, **offline)
+    report(folder, "offline", [result.env_steps, result.updates])
+    result = start("offline_stopped", stop_after=STOP_AFTER, sized=SIZES, **offline)
+    report(folder, "offline_stopped", [result.updates, result.interrupted])
+    train(resume=folder / "offline_stopped", reporter=Quiet())
 
     report(folder, "uneven", refused(lambda: start("uneven", num_envs=5, batch_size=17)))
     report(folder, "in_use", refused(lambda: start("straight")))

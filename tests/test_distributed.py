@@ -17,13 +17,12 @@ import several_ranks
 import short_crl
 import torch
 from conftest import TINY_OPTIONS, Quiet
-from several_ranks import ACTOR_GOALS, ROWS, STOP_AFTER, learnt
-from test_agent import Config, Spec, make_batch
+from several_ranks import KINDS, ROWS, STOP_AFTER, learnt, make_agent
+from test_commanded_negatives import batch as commanded_batch
 from test_resume import assert_same
-from test_trainer import rows
+from test_trainer import rows, weights
 
-from crl import checkpoint, losses, ranks
-from crl.agent import Agent
+from crl import checkpoint, ranks
 from crl.buffer import TrajectoryBuffer
 from crl.errors import CheckpointError
 from crl.trainer import train
@@ -93,11 +92,11 @@ def told(folder: Path, name: str) -> list[Any]:
 # --- the update -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("goals", ACTOR_GOALS)
-@pytest.mark.parametrize("loss", losses.CONTRASTIVE_LOSSES)
-def test_two_halves_of_a_batch_give_the_gradient_of_the_whole(reports: Path, loss: str, goals: str) -> None:
-    whole = learnt(Agent(Spec(), Config(objective=loss, actor_goals=goals)), make_batch(rows=ROWS))
-    halves = [safetensors.torch.load_file(reports / f"{loss}-{goals}.rank{rank}.safetensors") for rank in RANKS]
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))
+def test_two_halves_of_a_batch_give_the_gradient_of_the_whole(reports: Path, kind: tuple[str, str, float]) -> None:
+    whole = learnt(make_agent(kind), commanded_batch(rows=ROWS))
+    name = f"{kind[0]}-{kind[1]}"
+    halves = [safetensors.torch.load_file(reports / f"{name}.rank{rank}.safetensors") for rank in RANKS]
     for name, expected in whole.items():
         assert torch.equal(halves[0][name], halves[1][name]), name
         error = (halves[0][name] - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
@@ -110,7 +109,7 @@ def test_the_gradients_compared_differ_between_kinds(reports: Path) -> None:
         torch.cat([x.flatten() for x in safetensors.torch.load_file(path).values()])
         for path in sorted(reports.glob("*.rank0.safetensors"))
     ]
-    assert len(found) == len(losses.CONTRASTIVE_LOSSES) * len(ACTOR_GOALS)
+    assert len(found) == len(KINDS)
     for i, one in enumerate(found):
         for other in found[:i]:
             assert (one - other).abs().max() > 1e-3
@@ -146,6 +145,16 @@ def test_stopped_by_any_rank_and_resumed_is_as_if_never_stopped(reports: Path) -
     saved = [checkpoint.latest(reports / name) for name in ("straight", "stopped")]
     for name in ("rank1.collector.safetensors", "rank1.buffer.crlb"):
         assert (saved[0] / name).read_bytes() == (saved[1] / name).read_bytes()
+
+
+def test_a_run_of_two_from_a_data_set_is_one_run(reports: Path) -> None:
+    assert told(reports, "offline") == [[0, 40]] * 2
+    run = reports / "offline"
+    agents = [(run / f"agent{rank}.safetensors").read_bytes() for rank in RANKS]
+    assert agents[0] == agents[1] == (checkpoint.latest(run) / "agent.safetensors").read_bytes()
+    assert told(reports, "offline_stopped") == [[STOP_AFTER, True]] * 2
+    assert rows(run) == rows(reports / "offline_stopped")
+    assert weights(run) == weights(reports / "offline_stopped")
 
 
 # --- what it refuses --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from crl.config import LAYERS_PER_BLOCK
-from crl.residual import EPSILON
+from crl.norm_swish import EPSILON
 
 ROWS = 16
 """Rows of a program that takes them through a stack: as few as a matrix unit multiplies at once."""

@@ -16,7 +16,8 @@ from crl.hyperspherical import HypersphericalMLP
 from crl.images import Vision
 from crl.layers import Dense, Stacked, check_sizes
 from crl.losses import tanh_gaussian_log_prob
-from crl.residual import EPSILON, Memory, Settings, Weights, middle
+from crl.norm_swish import EPSILON
+from crl.residual import Memory, Settings, Weights, middle
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 PLACES = ("first", "middle", "last")

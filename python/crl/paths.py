@@ -53,7 +53,7 @@ def draw_paths(recording: Recording, picture: Path, *, visited: NDArray[np.float
     known = {
         label: handle for panel in figure.axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    legend = figure.legend(list(known.values()), list(known), loc="outside lower center", ncols=5)
+    legend = figure.legend(list(known.values()), list(known), loc="outside lower center", ncols=5 if columns > 1 else 3)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1.0)

@@ -39,6 +39,8 @@ CASES: dict[str, dict[str, Any]] = {
     "OGBench's": {"network": "mlp_gelu_norm", "depth": 3},
     "on the hypersphere": {"network": "hyperspherical", "depth": 8},
     "dot": {"depth": 4, "energy": "dot", "batch_size": 128},
+    "commanded": {"depth": 4, "commanded_negatives": 0.1},
+    "commanded to the actor": {"depth": 4, "actor_goals": "commanded"},
     "sac": {"depth": 8, "algorithm": "sac"},
     "sac, no HER": {"algorithm": "sac", "commanded_share": 1.0, "num_critics": 1},
     "td3": {"depth": 8, "algorithm": "td3", "commanded_share": 0.0},
@@ -126,7 +128,7 @@ def taped(agent: Agent) -> int:
     spare = [buffer for network in networks for buffers in network.memory._spare.values() for buffer in buffers]
     records = [buffer for buffer in spare if isinstance(buffer, Records)]
     assert bool(records) == bool(networks)
-    tensors = [(r.stream[0], r.dense[0], r.sigmoid[0], r.swish[0], r.input_dense) for r in records]
+    tensors = [(r.stream[0], r.dense[0], r.sigmoid[0], r.swish[0], r.input_dense, r.gradients[0]) for r in records]
     return sum(tensor.untyped_storage().nbytes() for record in tensors for tensor in record)
 
 

@@ -44,6 +44,7 @@ def network_layers(
     Dense(I -> W) has I W weights and W biases, LayerNorm 2 W more. A backward pass keeps of Dense and swish the output
     (W each; the last is the next layer's input), of LayerNorm mean and deviation, and with it the sigmoid (behind GELU,
     its output) and between blocks the sum, whether weights learn or not.
+    A residual network has room for three gradients on the way back.
     Where blocks `recompute` their insides, one has all of this and the others the sum; all but the last are then made
     twice.
     """
@@ -69,7 +70,8 @@ def network_layers(
         if recompute and number > LAYERS_PER_BLOCK:
             kept, frozen = sums - width, sums
         layers.append(Layer((size + 1) * width + scales, size * width, given + width + kept, frozen))
-    layers.append(Layer((width + 1) * out_dim, width * out_dim, out_dim, out_dim))
+    gradients = 3 * width if normalised else 0
+    layers.append(Layer((width + 1) * out_dim, width * out_dim, out_dim + gradients, out_dim + gradients))
     return layers
 
 

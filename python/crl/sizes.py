@@ -117,18 +117,26 @@ def of(config: TrainConfig) -> Sizes:
         dense = ([layer for layer in network if not layer.of_images] for network in (actor, *passed, *learning))
         again = (layer for network in dense for layer in network[1 : -1 - LAYERS_PER_BLOCK])
         work += 2 * rows * sum(layer.products for layer in again)
+    # psi of what was commanded, which learns where it is a negative.
+    of_commanded = judges.get("psi", []) if "desired_goal" in _stores(config) else []
+    if config.commanded_negatives:
+        work += sum(flop(network, rows, weights=True, inputs=False) for network in of_commanded)
+    else:
+        work += sum(2 * rows * layer.products for network in of_commanded for layer in network)
     if contrastive and config.energy in ("dot", "cosine"):
         work += 3 * 2 * rows * rows * r
 
     def kept(*networks: list[Layer]) -> int:
         return sum(layer.kept for network in networks for layer in network)
 
-    acting = kept(actor, *judges.get("psi", [])) + sum(layer.kept_frozen for network in passed for layer in network)
+    acting = kept(actor, *judges.get("psi", []), *of_commanded) + sum(
+        layer.kept_frozen for network in passed for layer in network
+    )
     logits = 4 * rows * contrastive  # their softmax, and the gradients of both
-    judging = kept(*learning) + logits
+    judging = kept(*learning, *of_commanded) + logits
     alive = max(acting, judging)
     if config.device == "cpu" and config.num_threads > 1:
-        alive = acting + judging - kept(*judges.get("psi", []))
+        alive = acting + judging - encoded
     elif config.network == "residual" and config.precision != "bf16" and not image:
         alive = kept(actor) + judging
     stores = _stores(config)

@@ -129,9 +129,8 @@ def of(config: TrainConfig) -> Sizes:
     def kept(*networks: list[Layer]) -> int:
         return sum(layer.kept for network in networks for layer in network)
 
-    acting = kept(actor, *judges.get("psi", []), *of_commanded) + sum(
-        layer.kept_frozen for network in passed for layer in network
-    )
+    encoded = kept(*judges.get("psi", []), *of_commanded)
+    acting = kept(actor) + encoded + sum(layer.kept_frozen for network in passed for layer in network)
     logits = 4 * rows * contrastive  # their softmax, and the gradients of both
     judging = kept(*learning, *of_commanded) + logits
     alive = max(acting, judging)

@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from crl.files import whole
+from crl.probes import SUCCESS
 from crl.report.curves import Curve
 from crl.statistics import Floats
 
@@ -22,7 +23,7 @@ QUARTERS = ("nearest", "second", "third", "farthest")
 SHARES = (
     *("eval/success_rate", "eval/success_rate_far", "eval/success_at_end", "train/categorical_accuracy"),
     *("explore/coverage", "explore/entropy", "explore/hopkins", "explore/nearer_than_start"),
-    *(f"probe/success_q{number}" for number in range(1, 5)),
+    *SUCCESS,
 )
 LABELS = {
     "env_steps": "environment steps",
@@ -45,7 +46,7 @@ LABELS = {
     "explore/goal_axis_rotation": "rotation of the goal axis (degrees)",
     "explore/psi_nearest": "distance to the nearest other ψ",
     "explore/psi_spread": "distance between two ψ",
-    **{f"probe/success_q{i}": f"success, {name} quarter" for i, name in enumerate(QUARTERS, 1)},
+    **{name: f"success, {quarter} quarter" for name, quarter in zip(SUCCESS, QUARTERS, strict=True)},
 }
 SCALE = {"wall_time": 1 / 60}
 """What a column is multiplied by, to be in the unit of its label."""

@@ -7,6 +7,7 @@ import yaml
 from click.testing import CliRunner
 
 from crl import envs
+from crl.algorithms import OBJECTIVES
 from crl.cli import main
 from crl.sweep import plan
 
@@ -20,7 +21,7 @@ def test_every_experiment_is_listed_and_its_runs_can_be(tmp_path, monkeypatch):
     listed = shown("--list")
     assert listed.exit_code == 0
     assert [line.split()[0] for line in listed.output.splitlines()] == list(plan.experiments())
-    assert {"goal-dimension", "actor-goals", "goal-filter"} <= set(plan.experiments())
+    assert {"goal-dimension", "actor-goals", "goal-filter", "objectives"} <= set(plan.experiments())
     for name, description in plan.experiments().items():
         assert description in listed.output
         assert plan.read(plan.located(name)).name == name
@@ -35,6 +36,14 @@ def test_an_experiment_is_run_by_its_name(tmp_path, monkeypatch):
     for algorithm in ("crl", "forward_model"):
         for dim in (2, 8, 32):
             assert sum(f"goal_dim={dim} --algorithm={algorithm} " in run for run in runs) == 3
+
+
+def test_every_objective_is_compared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = shown("objectives", "--dry-run")
+    assert result.exit_code == 0, result.output
+    for objective in OBJECTIVES:
+        assert result.output.count(f"--objective={objective} ") == 3
 
 
 def test_a_file_goes_before_an_experiment_of_its_name(tmp_path, monkeypatch):

@@ -161,7 +161,7 @@ def test_a_run_is_resumed_by_one_process(tiny: Callable[..., TrainConfig]) -> No
     told: list[str] = []
 
     class Asking(Quiet):
-        def evaluated(self, progress: Any, evaluation: Any) -> None:
+        def evaluated(self, progress: Any, evaluation: Any, probes: Any = None) -> None:
             with holder(Path(settings.run_dir)) as other:
                 told.append(said(other))
 

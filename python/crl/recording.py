@@ -134,7 +134,8 @@ def _tile(recording: Recording, scene: Scene, moment: int, world: int) -> Pictur
         told = f"reached {at_goal[0] * dt:.{digits}f} s"
         start = tile.width - BORDER - draw.textlength(told, font=font)
         # A small tile has no place for all of it.
-        left = next(text for text in (left, now, "") if BORDER + draw.textlength(f"{text} ", font=font) < start)
+        fits = (text for text in (left, now) if BORDER + draw.textlength(f"{text} ", font=font) < start)
+        left = next(fits, "")
         draw.text((start, 2), told, fill=SUCCESS, font=font)
     draw.text((BORDER, 2), left, fill=INK, font=font)
     return np.asarray(tile)

@@ -153,6 +153,7 @@ mod tests {
                 (Just(width), entries(n * width), entries(m * width), entries(n * m))
             }),
             power in -60..60,
+            any_processor in any::<bool>(),
         ) {
             let size = f64::from(power).exp2();
             #[allow(clippy::cast_possible_truncation)]
@@ -163,11 +164,13 @@ mod tests {
             }
             let [n, m] = [x.len() / width, y.len() / width];
             let mut distances = vec![f32::NAN; n * m];
-            Forward { width, x: &x, y: &y, distances: &mut distances }.run().unwrap();
+            let forward = Forward { width, x: &x, y: &y, distances: &mut distances };
+            if any_processor { forward_rows::<false>(forward) } else { forward.run().unwrap() }
             let [mut of_x, mut of_y] = [vec![f32::NAN; x.len()], vec![f32::NAN; y.len()]];
-            Backward {
+            let backward = Backward {
                 width, x: &x, y: &y, distances: &distances, gradient: &gradient, of_x: &mut of_x, of_y: &mut of_y,
-            }.run().unwrap();
+            };
+            if any_processor { backward_rows::<false>(backward) } else { backward.run().unwrap() }
 
             let [mut exact_x, mut exact_y] = [vec![0.0; x.len()], vec![0.0; y.len()]];
             for i in 0..n {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::Misfit;
-use crate::norm_swish::{Backward, Forward};
+use crate::norm_swish::{Backward, Forward, rows};
 
 const EPSILON: f64 = 1e-6;
 
@@ -92,14 +92,15 @@ fn near(got: &[f32], exact: &[f64], size: f64) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn forward_and_backward_are_the_formulas(layer in layers()) {
+    fn forward_and_backward_are_the_formulas(layer in layers(), any_processor in any::<bool>()) {
         let (entries, width) = (layer.dense.len(), layer.weight.len());
         let [mut means, mut inverses] = [vec![0.0; layer.rows], vec![0.0; layer.rows]];
         let [mut sigmoids, mut swish] = [vec![f32::NAN; entries], vec![f32::NAN; entries]];
-        Forward {
+        let forward = Forward {
             dense: &layer.dense, norm: [&layer.weight, &layer.bias], epsilon: 1e-6,
             moments: [&mut means, &mut inverses], sigmoid: &mut sigmoids, swish: &mut swish,
-        }.run().unwrap();
+        };
+        if any_processor { rows::forward_rows::<false>(forward) } else { forward.run().unwrap() }
         let outputs: Vec<f64> = (0..layer.rows).flat_map(|row| norm(&layer, row).1).collect();
         near(&sigmoids, &outputs.iter().map(|&x| sigmoid(x)).collect::<Vec<_>>(), 1.0)?;
         near(&swish, &outputs.iter().map(|&x| x * sigmoid(x)).collect::<Vec<_>>(), 10.0)?;
@@ -109,11 +110,12 @@ proptest! {
         for learn in [true, false] {
             let mut dense_gradient = vec![f32::NAN; entries];
             let [mut d_weight, mut d_bias, mut d_dense_bias] = [0, 1, 2].map(|_| vec![f32::NAN; width]);
-            Backward {
+            let backward = Backward {
                 gradient: &layer.gradient, scale: layer.scale, dense: &layer.dense, norm_weight: &layer.weight,
                 moments: [&means, &inverses], sigmoid: &sigmoids, swish: &swish, dense_gradient: &mut dense_gradient,
                 learnt: learn.then_some([&mut d_weight, &mut d_bias, &mut d_dense_bias]),
-            }.run().unwrap();
+            };
+            if any_processor { rows::backward_rows::<false>(backward) } else { backward.run().unwrap() }
             near(&dense_gradient, &of_dense, 10.0 * f64::from(size))?;
             if learn {
                 near(&d_weight, &of_learnt[0], 100.0)?;

@@ -42,7 +42,7 @@ fn over(width: usize) -> f32 {
 }
 
 #[inline(always)]
-fn forward_rows<const FUSED: bool>(given: Forward<'_>) {
+pub(super) fn forward_rows<const FUSED: bool>(given: Forward<'_>) {
     let Forward { dense, norm: [weight, bias], epsilon, moments: [means, deviations], sigmoid: sigmoids, swish } =
         given;
     let width = weight.len();
@@ -66,7 +66,7 @@ fn forward_rows<const FUSED: bool>(given: Forward<'_>) {
 }
 
 #[inline(always)]
-fn backward_rows<const FUSED: bool>(given: Backward<'_>) {
+pub(super) fn backward_rows<const FUSED: bool>(given: Backward<'_>) {
     let width = given.norm_weight.len();
     if width == 0 {
         return;

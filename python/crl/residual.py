@@ -167,8 +167,6 @@ class Records:
     """What backward needs of one forward pass: the sums between blocks; of the layers what their LayerNorm saw, the
     sigmoid, and the swish, of all or of those of the block at hand."""
 
-    _INPUT = "input_dense", "input_sigmoid", "input_moments"
-
     def __init__(self, rows: int, like: Tensor, kept: int) -> None:
         depth, width = like.shape[:2]
         self.stream = like.new_empty(depth // LAYERS_PER_BLOCK + 1, rows, width).unbind()
@@ -195,7 +193,8 @@ class Records:
         """Those of the first half of the rows and of the others, in the same memory."""
         if self._halves is None:
             self._halves = copy.copy(self), copy.copy(self)
-            for name in ("stream", "dense", "sigmoid", "swish", "moments", *self._INPUT):
+            of_layers, of_input = ("dense", "sigmoid", "swish", "moments"), ("dense", "sigmoid", "moments")
+            for name in ("stream", *of_layers, *(f"input_{name}" for name in of_input)):
                 for half, part in zip(self._halves, _split(getattr(self, name)), strict=True):
                     setattr(half, name, part)
             for half in self._halves:

@@ -1,11 +1,9 @@
-"""Goals that were commanded as further negatives: the loss by loops, its optimum, the update, whole runs, refusals."""
+"""A commanded goal that is pushed away until it is reached: the update, its end, whole runs, refusals."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import Quiet
@@ -27,89 +25,77 @@ class Commanded(Batch):
 
 
 def batch(seed: int = 0, rows: int = 16) -> Commanded:
+    """None of whose goals is near what was commanded."""
     plain = make_batch(seed, rows)
     generator = torch.Generator().manual_seed(50 + seed)
-    return Commanded(plain.observation, plain.action, plain.goal, torch.randn(rows, 2, generator=generator))
+    return Commanded(plain.observation, plain.action, plain.goal, 6 + torch.randn(rows, 2, generator=generator))
 
 
-def loss_of(kind: str, logits: Tensor, commanded: Tensor, weight: float) -> Tensor:
-    logsumexp, further = losses.with_commanded(kind, logits, commanded, weight)
-    return losses.contrastive_loss(logits, kind, logsumexp) + further
-
-
-@pytest.mark.parametrize("weight", [0.1, 1.0, 2.5])
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_is_that_of_a_loop_over_pairs(kind: str, weight: float) -> None:
-    rng = np.random.default_rng(3)
-    logits, commanded = rng.normal(0, 2, (6, 6)), rng.normal(0, 2, 6)
-    total = 0.0
-    for i in range(6):
-        if kind == "forward_infonce":
-            terms = [math.exp(x) for x in logits[i]] + [6 * weight * math.exp(commanded[i])]
-            total -= math.log(math.exp(logits[i, i]) / sum(terms)) / 6
-        else:
-            for j in range(6):
-                p = 1 / (1 + math.exp(-logits[i, j]))
-                total -= math.log(p if i == j else 1 - p) / 36
-            total -= weight * math.log(1 - 1 / (1 + math.exp(-commanded[i]))) / 6
-    made = loss_of(kind, torch.tensor(logits), torch.tensor(commanded), weight)
-    assert made.item() == pytest.approx(total, abs=1e-12)
-    inputs = (torch.tensor(logits, requires_grad=True), torch.tensor(commanded, requires_grad=True))
-    assert torch.autograd.gradcheck(lambda x, y: loss_of(kind, x, y, weight), inputs)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_as_many_negatives_as_if_they_were_in_the_batch(kind: str) -> None:
-    """A weight of 1/B is one goal more: as in the loss of a wider matrix, whose last column has no positive."""
-    torch.manual_seed(0)
-    logits, commanded = torch.randn(5, 5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
-    wide = torch.cat((logits, commanded[:, None]), 1)
-    made = loss_of(kind, logits, commanded, 1 / 5)
-    if kind == "forward_infonce":
-        assert made == pytest.approx((wide.logsumexp(1) - logits.diagonal()).mean().item())
-    else:
-        positive = torch.zeros_like(wide)
-        positive[:, :5] = torch.eye(5, dtype=torch.float64)
-        pairs = torch.nn.functional.binary_cross_entropy_with_logits(wide, positive, reduction="sum")
-        assert made == pytest.approx(pairs.item() / 25)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("weight", [0.25, 1.0])
-def test_chance_is_the_best_of_equal_logits(kind: str, weight: float) -> None:
-    best = min(
-        loss_of(kind, torch.full((8, 8), x), torch.full((8,), x), weight).item()
-        for x in torch.linspace(-6, 2, 801, dtype=torch.float64)
-    )
-    assert best == pytest.approx(losses.chance_loss(kind, 8, weight), abs=1e-4)
+def energies(agent: Agent, rows: Commanded, goal: Tensor) -> list[Tensor]:
+    """Of each critic that of every row with every goal, by differences in float64."""
+    pairs = torch.cat((rows.observation, rows.action), 1)
+    with torch.no_grad():
+        return [
+            -(phi(pairs).double()[:, None] - psi(goal).double()[None]).norm(dim=-1)
+            for phi, psi in agent.networks.critics  # type: ignore[attr-defined]
+        ]
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("critics", [1, 2])
-@pytest.mark.parametrize("objective", ["forward_infonce", "cpc", "binary_nce"])
+@pytest.mark.parametrize("objective", ["forward_infonce", "backward_infonce", "symmetric_infonce", "cpc", "binary_nce"])
 def test_the_update_is_the_equation(objective: str, critics: int) -> None:
-    settings: dict[str, Any] = {"objective": objective, "num_critics": critics, "critic_value": "mean", "energy": "dot"}
+    settings: dict[str, Any] = {"objective": objective, "num_critics": critics, "critic_value": "mean"}
     agent = Agent(Spec(), Config(critic_depth=4, commanded_negatives=0.3, logsumexp_penalty=0.02, **settings))
     rows = batch()
-    pairs = torch.cat((rows.observation, rows.action), 1)
-    expected = []
-    kind = losses.contrastive_loss_of(objective)
-    with torch.no_grad():
-        for phi, psi in agent.networks.critics:  # type: ignore[attr-defined]
-            logits = (phi(pairs) @ psi(rows.goal).T).double()
-            others = (phi(pairs) * psi(rows.desired_goal).roll(-1, 0)).sum(1).double()
-            logsumexp, _ = losses.with_commanded(kind, logits, others, 0.3)
-            expected.append(loss_of(kind, logits, others, 0.3) + 0.02 * logsumexp.square().mean())
+    kind, expected = losses.contrastive_loss_of(objective), 0.0
+    both = zip(energies(agent, rows, rows.goal), energies(agent, rows, rows.desired_goal), strict=True)
+    for logits, of_commanded in both:
+        expected += losses.contrastive_loss(logits, kind).item()
+        expected += (
+            sum(0.02 * row.logsumexp(0).item() ** 2 + 0.3 * of_commanded[i, i].item() for i, row in enumerate(logits))
+            / 16
+        )
     assert agent.columns == ("desired_goal",)
-    made = agent.update(rows)["train/critic_loss"]
-    assert made.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+    made = agent.update(rows)
+    assert made["train/critic_loss"].item() == pytest.approx(expected / critics, rel=1e-5)
+    assert made["train/commanded_reached"] == 0
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_where_it_has_been_a_goal_that_is_commanded_and_never_reached_comes_to_be_far() -> None:
+@pytest.mark.parametrize("normalize", [False, True])
+def test_it_rests_in_a_batch_of_which_a_row_reached_what_was_commanded(normalize: bool) -> None:
+    """Such an update is that of an agent that knows nothing of commanded goals."""
+    settings: dict[str, Any] = {"critic_depth": 4, "normalize_observations": normalize}
+    agent, plain = Agent(Spec(), Config(commanded_negatives=0.3, **settings)), Agent(Spec(), Config(**settings))
+    near = batch(1)
+    near.desired_goal[5] = near.goal[5] + 0.3  # 0.42 from it, of 0.5
+    assert agent.update(near)["train/commanded_reached"] == 1
+    plain.update(make_batch(1, 16))
+    for one, other in zip(agent.networks.parameters(), plain.networks.parameters(), strict=True):
+        assert torch.equal(one, other)
+    agent.update(batch(2))
+    plain.update(make_batch(2, 16))
+    moved = [
+        not torch.equal(*both) for both in zip(agent.networks.parameters(), plain.networks.parameters(), strict=True)
+    ]
+    assert any(moved)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_near_is_not_reached() -> None:
+    agent = Agent(Spec(), Config(critic_depth=4, commanded_negatives=0.3))
+    far = batch(1)
+    far.desired_goal[:] = far.goal + 0.4  # 0.57
+    assert agent.update(far)["train/commanded_reached"] == 0
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("settings", [{}, {"energy": "cosine", "energy_scale": "learned"}])
+def test_where_it_has_been_a_goal_that_is_commanded_and_never_reached_comes_to_be_far(settings: dict[str, Any]) -> None:
     def energy(weight: float) -> float:
-        agent = Agent(Spec(), Config(critic_depth=4, commanded_negatives=weight, learning_rate=3e-3))
-        goal = torch.tensor([[1.5, 1.5]])
+        agent = Agent(Spec(), Config(critic_depth=4, commanded_negatives=weight, learning_rate=3e-3, **settings))
+        goal = torch.tensor([[9.0, 9.0]])
         for seed in range(60):
             plain = make_batch(seed, 32)
             given = (plain.observation, plain.action, plain.goal)
@@ -119,7 +105,20 @@ def test_where_it_has_been_a_goal_that_is_commanded_and_never_reached_comes_to_b
             score = agent.networks.score(rows.observation, goal.expand(64, 2), rows.action[:, None])
         return score.mean().item()
 
-    assert energy(0.5) < energy(0.0) - 1
+    assert energy(0.5) < energy(0.0) - (0.3 if settings else 3)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_learnt_scale_does_not_learn_from_it() -> None:
+    """Else it would grow without end, as every energy with the commanded goal is negative in time."""
+    scales = []
+    for weight in (0.0, 5.0):
+        agent = Agent(
+            Spec(), Config(critic_depth=4, energy="cosine", energy_scale="learned", commanded_negatives=weight)
+        )
+        agent.update(batch() if weight else make_batch(0, 16))
+        scales.append(agent.networks.log_scale.item())  # type: ignore[attr-defined,operator,union-attr]
+    assert scales[0] == scales[1]
 
 
 def test_a_run_resumes_bit_for_bit(tiny: Callable[..., TrainConfig]) -> None:
@@ -135,15 +134,15 @@ def test_a_run_resumes_bit_for_bit(tiny: Callable[..., TrainConfig]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"objective": "backward_infonce"}, "commanded_negatives is of objectives .*forward_infonce, cpc, binary_nce"),
-        ({"objective": "c_learning", "energy": "dot"}, r"commanded_negatives is of objectives"),
+        ({"objective": "c_learning", "energy": "dot"}, "commanded_negatives is of objectives .* got c_learning"),
+        ({"energy": "dot"}, "commanded_negatives is of energies norm and cosine, got dot"),
+        ({"command": "env"}, "commanded_negatives is of one goal .* command is env: use --command single"),
         ({"algorithm": "sac"}, r"commanded_negatives is not read by algorithm sac"),
         ({"env": "point_spiral_11x11_image"}, r"commanded_negatives is not of images"),
-        ({"dataset": "rows.safetensors"}, r"commanded_negatives cannot be had with a data set"),
     ],
 )
 def test_refused(settings: dict[str, Any], message: str) -> None:
-    given = {"env": "point_u_maze", "commanded_negatives": 0.1, **settings}
+    given = {"env": "point_u_maze", "command": "single", "commanded_negatives": 0.1, **settings}
     with pytest.raises(ConfigError, match=message):
         resolution.resolve(TrainConfig(**given), device="cpu", num_cores=1)
 

@@ -39,7 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
     "OGBench's": {"network": "mlp_gelu_norm", "depth": 3},
     "on the hypersphere": {"network": "hyperspherical", "depth": 8},
     "dot": {"depth": 4, "energy": "dot", "batch_size": 128},
-    "commanded": {"depth": 4, "commanded_negatives": 0.1},
+    "commanded": {"depth": 4, "commanded_negatives": 0.1, "command": "single"},
     "commanded to the actor": {"depth": 4, "actor_goals": "commanded"},
     "sac": {"depth": 8, "algorithm": "sac"},
     "sac, no HER": {"algorithm": "sac", "commanded_share": 1.0, "num_critics": 1},

@@ -159,7 +159,7 @@ class TrainConfig:
     commanded_negatives: float = _setting(
         0.0,
         "Objective",
-        "A commanded goal is a negative of every row, and counts as much as this share of the batch.",
+        "In batches that nowhere reach what is commanded, its energy with every row is pushed down, by this weight.",
         at_least=0,
     )
     logsumexp_penalty: float = _setting(

@@ -128,39 +128,18 @@ def contrastive_loss_of(objective: str) -> str:
     return _known("objective", kind, CONTRASTIVE_LOSSES)
 
 
-def with_commanded(kind: str, logits: Tensor, commanded: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """The logsumexp of each row where one goal that was commanded counts as `weight` B more goals of other rows, and
-    what such goals add to `contrastive_loss` beside it.
-
-    In the softmax of forward InfoNCE they stand in the denominator, so nothing is added; `binary_nce` classifies them
-    too. So visits, of which no goal there comes, teach that it is far from here (an intervention of Bastankhah et al.
-    2025). At the optimum l_ij = log p(g | s, a) - log (p(g) + weight p_commanded(g)) + c.
-
-    Args:
-        logits: (B', B), of rows with goals of the batch.
-        commanded: (B',), of each row with a goal that was commanded for another one.
-    Returns:
-        logsumexp (B',) and a scalar.
-    """
-    if kind == "binary_nce":
-        return logits.logsumexp(1), weight * _softplus(commanded).mean()
-    return torch.logaddexp(logits.logsumexp(1), commanded + math.log(weight * logits.shape[1])), logits.new_zeros(())
-
-
-def chance_loss(kind: str, batch_size: int, commanded: float = 0.0) -> float:
+def chance_loss(kind: str, batch_size: int) -> float:
     """The contrastive loss of the best critic that cannot tell one goal from another (all logits equal).
 
     ln B for the InfoNCE losses; for `binary_nce` the entropy of a coin that shows "positive" once in B.
-    A critic whose loss stays here has learnt nothing. Goals that were `commanded` count as further ones, see
-    `with_commanded`.
+    A critic whose loss stays here has learnt nothing.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    goals = batch_size * (1 + commanded)
     if _known("contrastive_loss", kind, CONTRASTIVE_LOSSES) != "binary_nce":
-        return math.log(goals)
-    p = 1 / goals
-    return (1 + commanded) * (-p * math.log(p) - ((1 - p) * math.log1p(-p) if p < 1 else 0.0))
+        return math.log(batch_size)
+    p = 1 / batch_size
+    return -p * math.log(p) - ((1 - p) * math.log1p(-p) if p < 1 else 0.0)
 
 
 def logsumexp_penalty(logits: Tensor, logsumexp: Tensor | None = None) -> Tensor:

@@ -29,6 +29,7 @@ METRICS: Mapping[str, str] = {
     "train/categorical_accuracy": "share of rows whose own goal has the highest logit",
     "train/logits_pos": "mean energy of a row and its own goal",
     "train/logits_neg": "mean energy of a row and the goals of other rows",
+    "train/commanded_reached": "share of batches of which some row reached what was commanded",
     "train/importance_weight": "mean weight that C-learning's target gives to other goals; 1 is chance",
     "train/logsumexp": "mean over rows of the logsumexp of the logits",
     "train/q_mean": "sac, td3: mean over critics and rows of Q(s, g, a), the discounted steps to be spent at the goal",

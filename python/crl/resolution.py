@@ -241,11 +241,20 @@ def _check_commanded(config: TrainConfig, spec: "EnvSpec") -> None:
             )
         if spec.image:
             raise ConfigError(f"{name} is not of images, of which the buffer keeps no commanded ones: leave it out.")
-    of = ("forward_infonce", "cpc", "binary_nce")
-    if negatives and config.objective not in of:
+    if negatives and config.command != "single":
         raise ConfigError(
-            "commanded_negatives is of objectives that find a row's goal among others, "
-            f"{', '.join(of)}, got {config.objective}."
+            f"commanded_negatives is of one goal that waits to be reached, and command is {config.command}: use "
+            "--command single, or leave it out."
+        )
+    if negatives and config.objective in ("c_learning", "nce_c_learning"):
+        raise ConfigError(
+            "commanded_negatives is of objectives that find a row's goal among others, such as forward_infonce, got "
+            f"{config.objective}."
+        )
+    if negatives and config.energy not in (bounded := ("norm", "cosine")):
+        raise ConfigError(
+            f"commanded_negatives is of energies {' and '.join(bounded)}, got {config.energy}, with which a goal is "
+            "pushed the harder the farther it is."
         )
 
 

@@ -37,6 +37,11 @@ class Encoders(Networks):
         """By which energies are multiplied."""
         return self._scale if self.log_scale is None else self.log_scale.exp()
 
+    @property
+    def fixed_scale(self) -> float | Tensor:
+        """The same, for losses from which it does not learn."""
+        return self._scale if self.log_scale is None else self.log_scale.detach().exp()
+
     def energies(self, observation: Tensor, action: Tensor, goal: Tensor) -> list[Tensor]:
         """Of each critic the scaled energy of every row: (B, O), (B, A), (B, G) -> (B,)."""
         pairs = torch.cat((observation, action), -1)
@@ -74,7 +79,7 @@ class Contrastive(Algorithm):
 
     def chance_loss(self, batch_size: int) -> float | None:
         kind = losses.contrastive_loss_of(self.config.objective)
-        return losses.chance_loss(kind, batch_size, self.config.commanded_negatives)
+        return losses.chance_loss(kind, batch_size)
 
     def backward(self, rows: Rows) -> dict[str, Tensor]:
         net, noise = self.networks, self.noise(rows.action)
@@ -88,12 +93,20 @@ class Contrastive(Algorithm):
             self.goals_of_actor(psi.detach(), None if c is None else c.detach())
             for psi, c in zip(psis, of_commanded, strict=True)
         ]
+        waiting = None if commanded is None else 1 - self._commanded_reached(rows.goal, commanded)
         # On a CPU each takes one half of the threads: neither needs what the other makes.
         actor, critic = self.both(
             lambda: self.actor_backward(rows, actor_goal, noise, self._value(rows.observation, actor_psis)),
-            lambda: self._critic_backward(rows, psis, of_commanded),
+            lambda: self._critic_backward(rows, psis, of_commanded, waiting),
         )
-        return {**critic, **actor}
+        return {**critic, **actor} if waiting is None else {**critic, **actor, "train/commanded_reached": 1 - waiting}
+
+    @torch.no_grad()
+    def _commanded_reached(self, goal: Tensor, commanded: Tensor) -> Tensor:
+        """Whether some row of the batch of all ranks has a goal that reaches what was commanded when it was collected:
+        1 or 0, float32, 0-d."""
+        achieved, wanted = map(self.networks.inputs.goal_of, (goal, commanded))
+        return self.ranks.gather(self.spec.reached(achieved, wanted).float()).amax()
 
     def _value(self, observation: Tensor, psis: list[Tensor]) -> Callable[[Tensor], Tensor]:
         def value(action: Tensor) -> Tensor:
@@ -101,14 +114,14 @@ class Contrastive(Algorithm):
             with self.numerics.network_precision():
                 phis = [encoder(pairs).float() for encoder in self._fixed]
             energies = [losses.energy(phi, psi, self.config.energy) for phi, psi in zip(phis, psis, strict=True)]
-            scale = self.networks.scale
-            scale = scale.detach() if isinstance(scale, Tensor) else scale
-            return scale * over_critics(energies, self.config.critic_value)
+            return self.networks.fixed_scale * over_critics(energies, self.config.critic_value)
 
         return value
 
-    def _critic_backward(self, rows: Rows, psis: list[Tensor], commanded: list[Tensor | None]) -> dict[str, Tensor]:
-        config, ranks, weight = self.config, self.ranks, self.config.commanded_negatives
+    def _critic_backward(
+        self, rows: Rows, psis: list[Tensor], commanded: list[Tensor | None], waiting: Tensor | None
+    ) -> dict[str, Tensor]:
+        config, ranks = self.config, self.ranks
         pairs, first = torch.cat((rows.observation, rows.action), -1), ranks.rank * len(rows.action)
         gather, kind = ranks.gather if ranks.size > 1 else None, losses.contrastive_loss_of(config.objective)
         total, contrastive = torch.zeros((), device=pairs.device), torch.zeros((), device=pairs.device)
@@ -117,13 +130,13 @@ class Contrastive(Algorithm):
                 phi = state_action_encoder(pairs).float()
             # This rank's rows of the logits of all: each row with every goal.
             logits = self.networks.scale * losses.pairwise_energy(phi, ranks.gather(psi), config.energy)
-            logsumexp, further = logits.logsumexp(1), torch.zeros((), device=pairs.device)
-            if weight and of_commanded is not None:
-                others = self.networks.scale * losses.energy(phi, self.of_next_row(of_commanded), config.energy)
-                logsumexp, further = losses.with_commanded(kind, logits, others, weight)
-            loss = losses.contrastive_loss(logits, kind, logsumexp, first, gather) + further
+            logsumexp = logits.logsumexp(1)
+            loss = losses.contrastive_loss(logits, kind, logsumexp, first, gather)
             contrastive = contrastive + loss
             total = total + loss + config.logsumexp_penalty * losses.logsumexp_penalty(logits, logsumexp)
+            if config.commanded_negatives and of_commanded is not None and waiting is not None:
+                energy = self.networks.fixed_scale * losses.energy(phi, of_commanded, config.energy)
+                total = total + config.commanded_negatives * waiting * energy.mean()
         total.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             count = len(psis)

@@ -42,7 +42,7 @@ def weights(directory: str | Path | None) -> bytes:
 
 
 OF_BASELINES = ("train/q_", "train/reward_", "train/critics_", "train/model_")
-OF_OTHER_OBJECTIVES = {"train/importance_weight"}
+OF_OTHER_OBJECTIVES = {"train/importance_weight", "train/commanded_reached"}
 
 # --- what a run leaves ------------------------------------------------------------------------------------------------
 

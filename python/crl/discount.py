@@ -19,19 +19,28 @@ GAMMAS = (0.5, 0.8, 0.95, 0.99, 0.999)
 """Together they draw pairs of every distance in time about equally often in its logarithm."""
 FORGOTTEN = 0.5
 """Of the squared distance between unrelated states; where pairs come to it, half of what there was to know is gone."""
+GROWTH = 1.5
+"""Of the squared distance, as the time doubles: 2 where goals drift on, 1 where nothing is left to forget."""
+LEAST = 20
+"""Pairs that a bin of lags needs to be looked at."""
 
 
 def mixing_time(buffer: TrajectoryBuffer, images: bool = False) -> float:
-    """After how many steps half is forgotten: the least k for which achieved goals k steps apart are, in the mean
-    square, half as far from each other as those of rows that have nothing to do with each other.
+    """After how many steps half is forgotten: the least k for which achieved goals k steps of an episode apart are
 
-    Every dimension of the goal counts alike, those that never change not at all. For a goal that is forgotten evenly,
-    with autocorrelation exp(-k/m), that is k = m ln 2.
+    - in the mean square half as far from each other as those of rows that have nothing to do with each other, and
+    - going no farther: those 2k steps apart are less than half as far again from each other.
+
+    For a goal that is forgotten evenly, with autocorrelation exp(-k/m), either holds from k = m ln 2 on: the ratio of
+    the second is 1 + exp(-k/m). A goal that drifts off has a ratio of 2 for ever, and where episodes are short and
+    begin in one place it meets the first all the same. But a new beginning is no forgetting.
+
+    Every dimension of the goal counts alike, those that never change not at all.
 
     Args:
         images: whether the buffer holds images, which are their own achieved goals.
     Returns:
-        at least 1; the longest time looked at, where it is not forgotten by then; inf where goals never change.
+        at least 1; inf where goals never change, or nothing is forgotten for as long as episodes were watched.
     """
     rows, columns = (IMAGE_ROWS, ()) if images else (ROWS, ("achieved_goal",))
 
@@ -51,16 +60,20 @@ def mixing_time(buffer: TrajectoryBuffer, images: bool = False) -> float:
     edges = np.unique(np.ceil(1.1 ** np.arange(0, math.log(steps.max() + 1, 1.1) + 1)))
     bins = np.digitize(steps, edges) - 1
     count = np.bincount(bins)
-    seen = count >= 20
+    seen = count >= LEAST
     lag, mean = (np.bincount(bins, x)[seen] / count[seen] for x in (steps, apart))
-    beyond = np.flatnonzero(mean >= FORGOTTEN)
+    k = lag[2 * lag <= lag[-1]]
+    here, later = mean[: len(k)], np.interp(2 * k, lag, mean)
+    # How far both hold, 1 where they do just so: what is compared is linear in the autocorrelation.
+    held = np.minimum(here / FORGOTTEN, (GROWTH - later / np.maximum(here, 1e-30)) / (GROWTH - 1) + 1)
+    beyond = np.flatnonzero(held >= 1)
     if not len(beyond):
-        return float(lag[-1])
+        return math.inf
     last = int(beyond[0])
     if last == 0:
-        return float(lag[0])
-    share = (FORGOTTEN - mean[last - 1]) / (mean[last] - mean[last - 1])
-    return float(lag[last - 1] + share * (lag[last] - lag[last - 1]))
+        return float(k[0])
+    share = (1 - held[last - 1]) / (held[last] - held[last - 1])
+    return float(k[last - 1] + share * (k[last] - k[last - 1]))
 
 
 def fitted(time: float, most: float) -> float:

@@ -41,6 +41,7 @@ class Config:
     representation_dim: int = 16
     network: str = "residual"
     normalize_observations: bool = False
+    input_bias: float = 0.0
     fourier_features: int = 0
     fourier_scale: float = 1.0
     image_encoder: str = "published"

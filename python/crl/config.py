@@ -113,6 +113,13 @@ class TrainConfig:
         "Networks",
         "Networks see observations and goals less their mean and over their deviation, of the first batch.",
     )
+    input_bias: float = _setting(
+        0.0,
+        "Networks",
+        "Biases of every network's first layer are drawn from U(-X, X): by them LayerNorm tells apart what lies in one "
+        "direction.",
+        at_least=0,
+    )
     fourier_features: int = _setting(
         0, "Networks", "Sines and cosines of so many random projections beside every network's input.", at_least=0
     )

@@ -11,13 +11,16 @@ from crl.config import LAYERS_PER_BLOCK
 
 
 class Dense(nn.Linear):
-    """A linear layer with weights uniform in +-1/sqrt(in_dim), drawn from `generator`, and zero biases."""
+    """A linear layer with weights uniform in +-1/sqrt(in_dim), drawn from `generator`, and biases in +-`bias`."""
 
-    def __init__(self, in_dim: int, out_dim: int, generator: torch.Generator | None = None) -> None:
+    def __init__(self, in_dim: int, out_dim: int, generator: torch.Generator | None = None, bias: float = 0.0) -> None:
         super().__init__(in_dim, out_dim)
         bound = 1 / math.sqrt(in_dim)
         nn.init.uniform_(self.weight, -bound, bound, generator=generator)
-        nn.init.zeros_(self.bias)
+        if bias:
+            nn.init.uniform_(self.bias, -bias, bias, generator=generator)
+        else:
+            nn.init.zeros_(self.bias)
 
     def reset_parameters(self) -> None:
         """Leave out PyTorch's own initialisation, which would draw from the global generator."""

@@ -4,6 +4,7 @@ Letters: B rows, O observation, G goal, A action, R representation, W width.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +28,9 @@ PLACES = ("first", "middle", "last")
 class Layer(nn.Module):
     """The parameters of Dense -> LayerNorm -> swish: (B, in_dim) -> (B, W)."""
 
-    def __init__(self, in_dim: int, width: int, generator: torch.Generator | None = None) -> None:
+    def __init__(self, in_dim: int, width: int, generator: torch.Generator | None = None, bias: float = 0.0) -> None:
         super().__init__()
-        self.dense = Dense(in_dim, width, generator)
+        self.dense = Dense(in_dim, width, generator, bias)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
 
@@ -57,6 +58,9 @@ class ResidualMLP(nn.Module):
     Args:
         in_dim, out_dim: (B, in_dim) -> (B, out_dim).
         depth: a positive multiple of 4.
+        input_bias: the biases of the input layer are drawn from U(-b, b). All others, and published ones, begin at 0.
+            Of W x alone LayerNorm keeps the direction, so where x has two or three entries, places that lie in one
+            direction from the origin would look alike until biases are learnt.
         generator: source of the initial weights; torch's global one if None.
         scaled: a block adds its output times 1/sqrt(number of blocks), so that the sum does not grow with the depth.
         recompute: backward computes the insides of blocks again instead of keeping them: a fifth of the activations'
@@ -73,6 +77,7 @@ class ResidualMLP(nn.Module):
         width: int = 256,
         depth: int = 4,
         *,
+        input_bias: float = 0.0,
         generator: torch.Generator | None = None,
         scaled: bool = False,
         recompute: bool = False,
@@ -84,7 +89,7 @@ class ResidualMLP(nn.Module):
         self.settings = Settings(math.sqrt(LAYERS_PER_BLOCK / depth) if scaled else 1.0, recompute, compile=compile)
         self.watched: list[Tensor] | None = None
         """Set to a list: filled by each forward pass that may need a gradient; see `block_metrics`."""
-        self.input = Layer(in_dim, width, generator)
+        self.input = Layer(in_dim, width, generator, input_bias)
         self.blocks = Stack(width, depth, generator)
         self.output = Dense(width, out_dim, generator)
         self.memory = Memory()
@@ -136,12 +141,19 @@ class MLP(nn.Module):
     activation = staticmethod(F.silu)
 
     def __init__(
-        self, in_dim: int, out_dim: int, width: int = 256, depth: int = 2, *, generator: torch.Generator | None = None
+        self,
+        in_dim: int,
+        out_dim: int,
+        width: int = 256,
+        depth: int = 2,
+        *,
+        input_bias: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_sizes(in_dim=in_dim, out_dim=out_dim, width=width, depth=depth)
-        sizes = [in_dim] + [width] * (depth - 1)
-        self.hidden = nn.ModuleList(Dense(size, width, generator) for size in sizes)
+        layers = [(in_dim, input_bias)] + [(width, 0.0)] * (depth - 1)
+        self.hidden = nn.ModuleList(Dense(size, width, generator, bias) for size, bias in layers)
         self.output = Dense(width, out_dim, generator)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,9 +172,16 @@ class NormedMLP(MLP):
     """`depth` x (Dense -> GELU -> LayerNorm), then a linear output: the network of OGBench's agents."""
 
     def __init__(
-        self, in_dim: int, out_dim: int, width: int = 512, depth: int = 3, *, generator: torch.Generator | None = None
+        self,
+        in_dim: int,
+        out_dim: int,
+        width: int = 512,
+        depth: int = 3,
+        *,
+        input_bias: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(in_dim, out_dim, width, depth, generator=generator)
+        super().__init__(in_dim, out_dim, width, depth, input_bias=input_bias, generator=generator)
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=EPSILON) for _ in self.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -222,21 +241,26 @@ def build_network(
     images: int = 1,
     encoder: str = "published",
     fourier: tuple[int, float] = (0, 1.0),
+    input_bias: float = 0.0,
     **options: bool,
 ) -> nn.Module:
     """The network of `NETWORKS` called `network`, behind convolutions if its input begins with images.
 
     `image`, `images` and `encoder` are those of `crl.images.Vision`, `fourier` number and scale of `FourierFeatures`,
-    `options` those of `ResidualMLP`, which others do not have.
+    `input_bias` that of all but hyperspherical networks, `options` those of `ResidualMLP`, which others do not have.
     """
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}.{nearest(network, NETWORKS)}")
 
     if network != "residual" and any(options.values()):
         raise ValueError(f"residual_scale, recompute, compile: of network residual alone, got network {network!r}")
+    if network == "hyperspherical" and input_bias:
+        raise ValueError("input_bias: a network on the hypersphere has no biases")
 
     def build(entries: int) -> nn.Module:
-        chosen = {name: True for name, given in options.items() if given}
+        chosen: dict[str, Any] = {name: True for name, given in options.items() if given}
+        if input_bias:
+            chosen["input_bias"] = input_bias
         return NETWORKS[network](entries, out_dim, width, depth, generator=generator, **chosen)
 
     count, scale = fourier
@@ -264,6 +288,7 @@ class Actor(nn.Module):
         image: tuple[int, int, int] | None = None,
         encoder: str = "published",
         fourier: tuple[int, float] = (0, 1.0),
+        input_bias: float = 0.0,
         generator: torch.Generator | None = None,
         **options: bool,
     ) -> None:
@@ -273,7 +298,15 @@ class Actor(nn.Module):
         entries = observation_dim + goal_dim
         sizes = entries, 2 * action_dim, width, depth
         self.network = build_network(
-            network, *sizes, generator, image=image, images=2, encoder=encoder, fourier=fourier, **options
+            network,
+            *sizes,
+            generator,
+            image=image,
+            images=2,
+            encoder=encoder,
+            fourier=fourier,
+            input_bias=input_bias,
+            **options,
         )
 
     def forward(self, observation: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:

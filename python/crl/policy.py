@@ -50,6 +50,8 @@ class Config(Protocol):
     @property
     def normalize_observations(self) -> bool: ...
     @property
+    def input_bias(self) -> float: ...
+    @property
     def fourier_features(self) -> int: ...
     @property
     def fourier_scale(self) -> float: ...
@@ -122,6 +124,7 @@ class Networks(nn.Module):
             "image": self.image,
             "encoder": config.image_encoder,
             "fourier": (config.fourier_features, config.fourier_scale),
+            "input_bias": config.input_bias,
             "scaled": config.residual_scale == "depth",
             "recompute": config.recompute,
             "compile": config.compile,

@@ -143,6 +143,11 @@ def _check_together(config: TrainConfig) -> None:
             "residual_scale, recompute, compile and block_metrics are of the residual network: leave them as they are "
             f"with network {config.network}, or choose network residual."
         )
+    if config.network == "hyperspherical" and config.input_bias:
+        raise ConfigError(
+            f"input_bias must be 0 with network hyperspherical, which has no biases, got {config.input_bias:g}: its "
+            "inputs have a constant beside them that does the same."
+        )
     if config.bc_form == "mixture" and config.bc_coefficient > 1:
         raise ConfigError(f"bc_coefficient must be at most 1 with bc_form mixture, got {config.bc_coefficient}.")
     _check_bootstraps(config)
@@ -280,6 +285,8 @@ def _check_images(config: TrainConfig, spec: "EnvSpec") -> None:
         return
     if config.fourier_features:
         raise ConfigError(f"fourier_features are of numbers, and {config.env} shows images: leave them out.")
+    if config.input_bias:
+        raise ConfigError(f"input_bias is for numbers, and {config.env} shows images: leave it out.")
     if config.normalize_observations:
         raise ConfigError("normalize_observations is of numbers; images are always seen less their mean: leave it out.")
     if config.crop_padding >= min(spec.image[:2]):

@@ -51,10 +51,15 @@ def test_a_new_residual_network_tells_lengths_by_them_alone() -> None:
     assert (seeing(3 * x) - seeing(x)).norm() > 0.1 * seeing(x).norm()
 
 
-def test_all_networks_of_an_agent_have_them() -> None:
-    networks: Any = Agent(Spec(), Config(input_bias=2.0)).networks
-    for network in (networks.actor, networks.state_action_encoder, networks.goal_encoder):
-        assert biases(network)[0].abs().max() > 1
+@pytest.mark.parametrize(
+    ("algorithm", "count"), [("crl", 3), ("sac", 3), ("td3", 3), ("gcbc", 1), ("forward_model", 2)]
+)
+def test_all_networks_of_an_agent_have_them(algorithm: str, count: int) -> None:
+    critics: dict[str, Any] = {"num_critics": 2, "critic_value": "min"} if algorithm in ("sac", "td3") else {}
+    agent = Agent(Spec(), Config(algorithm=algorithm, critic_depth=4, input_bias=2.0, **critics))
+    first = [x for name, x in agent.networks.named_parameters() if name.endswith("input.dense.bias")]
+    assert len(first) == count
+    assert all(x.abs().max() > 1 for x in first)
 
 
 @pytest.mark.parametrize(
